@@ -1,0 +1,69 @@
+# Every target works from a clean checkout with Go alone, but for interop,
+# which wants peers in other languages (interop/install-peers.sh).
+
+GO      ?= go
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null)
+LDFLAGS  = -s -w -X github.com/co2relay/co2relay/internal/app.version=$(VERSION)
+
+# What runs real processes, and peers in other languages, has targets of its own.
+UNITS = $(shell $(GO) list ./... | grep -v '/faults$$\|/interop$$\|/browser$$\|/e2e$$')
+
+SHELL       = /bin/bash
+.SHELLFLAGS = -o pipefail -c
+
+.PHONY: build test race lint fuzz faults interop e2e bench scaling gobench clean
+
+build:
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "$(LDFLAGS)" -o co2relay ./cmd/co2relay
+
+# Peers in other languages that are missing here are named, not passed over.
+test:
+	$(GO) test $(UNITS)
+	$(GO) test -v ./interop | grep -v '^=== \|--- PASS'
+
+race:
+	$(GO) test -race $(UNITS)
+
+# The version is pinned; a linter that changes by itself breaks builds by itself.
+lint:
+	@test -z "$$(gofmt -l .)" || { gofmt -l .; echo "run gofmt -w on these"; exit 1; }
+	$(GO) vet ./...
+	$(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0 run ./...
+
+# Each fuzz target for FUZZTIME; one at a time, as go test wants it.
+FUZZTIME ?= 10s
+fuzz:
+	.ci/fuzz $(FUZZTIME)
+
+# FAULTFLAGS=-short is the set that the gate runs.
+faults:
+	$(GO) test -count=1 -v -timeout 40m $(FAULTFLAGS) ./faults/...
+
+interop:
+	$(GO) test -count=1 ./interop/...
+
+# The compose file on this machine's Docker engine, some 10 minutes; says so
+# loudly if there is none.
+e2e:
+	CO2_E2E=1 $(GO) test -count=1 -v -timeout 45m ./e2e/...
+
+.PHONY: browser
+# The pages in headless Chromium; screenshots go to out/screens.
+browser:
+	$(GO) test -count=1 ./browser
+
+# BENCHFLAGS="-only latency -json out.json" and the like; -h tells them.
+bench:
+	$(GO) run ./bench $(BENCHFLAGS)
+
+# Each role in processes of its own, up to 100,000 satellites: docs/scaling.md.
+scaling:
+	$(GO) run ./bench -scaling $(BENCHFLAGS)
+
+# What benchstat compares: go run golang.org/x/perf/cmd/benchstat@latest old new
+GOBENCHCOUNT ?= 10
+gobench:
+	$(GO) test -run '^$$' -bench . -benchtime 200ms -count $(GOBENCHCOUNT) ./internal/xmlrpc ./internal/caller ./delivery
+
+clean:
+	rm -rf co2relay co2-data out

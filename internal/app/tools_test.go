@@ -1,0 +1,257 @@
+package app
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+)
+
+// startToolRelay runs a relay of the test's own and returns its URL.
+func startToolRelay(t *testing.T) string {
+	t.Helper()
+	cfg := DefaultConfig()
+	cfg.Listen, cfg.Admin, cfg.Broker.Data, cfg.Broker.MinFree = "127.0.0.1:0", "", t.TempDir(), 1<<20
+	ctx, cancel := context.WithCancel(context.Background())
+	opened, ended := make(chan net.Addr, 1), make(chan error, 1)
+	go func() { ended <- Serve(ctx, cfg, hclog.NewNullLogger(), func(a net.Addr) { opened <- a }) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Errorf("serve: %v", err)
+		}
+	})
+	select {
+	case a := <-opened:
+		return "http://" + a.String()
+	case err := <-ended:
+		ended <- nil
+		t.Fatalf("serve ended at once: %v", err)
+		return ""
+	}
+}
+
+type toolFunc func(context.Context, []string, io.Reader, io.Writer, io.Writer) int
+
+// run runs a command to its end.
+func run(t *testing.T, f toolFunc, stdin string, args ...string) (code int, stdout, stderr string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	var out, err bytes.Buffer
+	code = f(ctx, args, strings.NewReader(stdin), &out, &err)
+	return code, out.String(), err.String()
+}
+
+// satelliteRun is the satellite command while it runs.
+type satelliteRun struct {
+	stdin  io.WriteCloser
+	stdout *bufio.Reader
+	code   chan int
+}
+
+func startSatelliteCommand(t *testing.T, args ...string) *satelliteRun {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	t.Cleanup(cancel)
+	inR, inW := io.Pipe()
+	outR, outW := io.Pipe()
+	logR, logW := io.Pipe()
+	r := &satelliteRun{stdin: inW, stdout: bufio.NewReader(outR), code: make(chan int, 1)}
+	go func() {
+		r.code <- SatelliteCommand(ctx, args, inR, outW, logW)
+		outW.Close()
+		logW.Close()
+	}()
+	registered := make(chan bool, 1)
+	go func() {
+		for s := bufio.NewScanner(logR); s.Scan(); {
+			if strings.Contains(s.Text(), ": registered") {
+				registered <- true
+			}
+		}
+	}()
+	select {
+	case <-registered:
+	case code := <-r.code:
+		t.Fatalf("satellite ended at once with %d", code)
+	}
+	return r
+}
+
+func TestSatelliteCommandPrintsWhatSendSends(t *testing.T) {
+	t.Parallel()
+	url := startToolRelay(t)
+	s := startSatelliteCommand(t, "--relay", url, "--nick", "s", "--count", "4")
+	for _, c := range []struct {
+		args  []string
+		stdin string
+		want  string
+	}{
+		{[]string{`{"z":1,"a":[null,true,2.5,"ü <&>"],"big":5000000000}`}, "", `{"z":1,"a":[null,true,2.5,"ü <&>"],"big":5000000000}`},
+		{[]string{"plain text"}, "", `"plain text"`},
+		{[]string{"--text", "5"}, "", `"5"`},
+		{[]string{"-"}, "[1,\n2]\n", `[1,2]`},
+	} {
+		code, out, errs := run(t, SendCommand, c.stdin, append([]string{"--relay", url}, c.args...)...)
+		id, ok := strings.CutPrefix(strings.TrimSpace(out), "relayed as ")
+		if code != ExitOK || !ok {
+			t.Fatalf("send %q: got code %d, output %q %q; want 0 and an id", c.args, code, out, errs)
+		}
+		line, err := s.stdout.ReadBytes('\n')
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got struct {
+			MsgID   string          `json:"msg_id"`
+			HostID  string          `json:"host_id"`
+			Data    json.RawMessage `json:"data"`
+			Members json.RawMessage `json:"members"`
+		}
+		if err := json.Unmarshal(line, &got); err != nil {
+			t.Fatalf("line %q: %v", line, err)
+		}
+		if unescaped(string(got.Data)) != c.want || got.HostID != id || got.MsgID == "" || got.Members != nil {
+			t.Errorf("send %q: got line %s, want data %s of %s", c.args, line, c.want, id)
+		}
+	}
+	if code := <-s.code; code != ExitOK {
+		t.Errorf("satellite --count: got code %d, want 0", code)
+	}
+}
+
+// unescaped undoes what encoding/json escapes for browsers.
+func unescaped(s string) string {
+	return strings.NewReplacer(`\u003c`, "<", `\u003e`, ">", `\u0026`, "&").Replace(s)
+}
+
+func TestSatelliteCommandRelaysItsInputAndSaysWhichLineIsWrong(t *testing.T) {
+	t.Parallel()
+	url := startToolRelay(t)
+	listener := startSatelliteCommand(t, "--relay", url, "--count", "2")
+	code, _, errs := run(t, SatelliteCommand, "{\"n\":1}\n\nnot json\n[2]", "--relay", url, "--exit-on-eof", "--log-level", "off")
+	if code != ExitError || !strings.Contains(errs, "line 3 of standard input") {
+		t.Errorf("got code %d, errors %q; want 1 because of line 3", code, errs)
+	}
+	for _, want := range []string{`"data":{"n":1}`, `"data":[2]`} {
+		if line, err := listener.stdout.ReadString('\n'); !strings.Contains(line, want) {
+			t.Errorf("got %q, %v; want %s", line, err, want)
+		}
+	}
+	if code := <-listener.code; code != ExitOK {
+		t.Errorf("listener: got code %d, want 0", code)
+	}
+}
+
+func TestCheckSaysThatAllIsWell(t *testing.T) {
+	t.Parallel()
+	url := startToolRelay(t)
+	code, out, errs := run(t, CheckCommand, "", url)
+	for _, want := range []string{"registered as 127.0.0.1:", "an address of its own", "ping arrived", "can use this relay"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("got %q, want it to say %q", out, want)
+		}
+	}
+	if code != ExitOK || errs != "" {
+		t.Errorf("got code %d, errors %q; want 0, none", code, errs)
+	}
+}
+
+func TestCheckSaysThatTheCallBackFails(t *testing.T) {
+	t.Parallel()
+	url := startToolRelay(t)
+	closed, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, port, _ := net.SplitHostPort(closed.Addr().String())
+	closed.Close()
+	code, out, _ := run(t, CheckCommand, "", "--forwarded-port", port, "--timeout", "5s", url)
+	if code != ExitError || !strings.Contains(out, "call back to 127.0.0.1:"+port+" failed") || !strings.Contains(out, "what to do") {
+		t.Errorf("got code %d, output %q; want 1 and why", code, out)
+	}
+}
+
+func TestCheckExplainsWhatIsNoRelay(t *testing.T) {
+	t.Parallel()
+	web := httptest.NewServer(http.NotFoundHandler())
+	t.Cleanup(web.Close)
+	gone := httptest.NewServer(http.NotFoundHandler())
+	gone.Close()
+	tls := httptest.NewTLSServer(http.NotFoundHandler())
+	t.Cleanup(tls.Close)
+	for _, c := range []struct{ url, want string }{
+		{web.URL, "404"},
+		{web.URL, "something else than a relay"},
+		{gone.URL, "nothing listens there"},
+		{"http://relay.invalid:2003", "the name is not known"},
+		{tls.URL, "certificate"},
+		{strings.Replace(web.URL, "http:", "https:", 1), "use http://"},
+	} {
+		code, out, _ := run(t, CheckCommand, "", c.url)
+		if code != ExitError || !strings.Contains(out, c.want) {
+			t.Errorf("%s: got code %d, output %q; want 1 and %q", c.url, code, out, c.want)
+		}
+	}
+}
+
+func TestToolsReportEveryWrongFlagAtOnceAndHelp(t *testing.T) {
+	t.Parallel()
+	for name, f := range map[string]toolFunc{"satellite": SatelliteCommand, "send": SendCommand, "check": CheckCommand} {
+		code, _, errs := run(t, f, "", "--relay", "nonsense", "--port", "70000", "--bind", "here", "--log-level", "loud", "a", "b")
+		for _, want := range []string{"--relay", "--port", "--bind", "--log-level", "argument"} {
+			if !strings.Contains(errs, want) {
+				t.Errorf("%s: got %q, want a word on %s", name, errs, want)
+			}
+		}
+		if code != ExitUsage {
+			t.Errorf("%s: got code %d, want 2", name, code)
+		}
+		code, out, _ := run(t, f, "", "--help")
+		if code != ExitOK || !strings.Contains(out, "Exit codes:") || !strings.Contains(out, "--port") {
+			t.Errorf("%s --help: got code %d, %q; want 0, flags and exit codes", name, code, out)
+		}
+	}
+}
+
+func TestToolsTakeFlagsFromTheEnvironment(t *testing.T) {
+	t.Setenv("CO2_RELAY", "http://127.0.0.1:1")
+	code, _, errs := run(t, SendCommand, "", "--timeout", "1s", "x")
+	if code != ExitError || !strings.Contains(errs, "127.0.0.1:1") {
+		t.Errorf("got code %d, %q; want 1 and CO2_RELAY's address", code, errs)
+	}
+}
+
+func TestSendDoesNotGuessAboutNumbersThatDoNotFit(t *testing.T) {
+	t.Parallel()
+	url := startToolRelay(t)
+	code, _, errs := run(t, SendCommand, "", "--relay", url, "12345678901234567890")
+	if code != ExitError || !strings.Contains(errs, "send it as a string") {
+		t.Errorf("got code %d, %q; want 1 and advice", code, errs)
+	}
+}
+
+func TestJSONKeepsTheOrderOfMembersAndIsReadWhole(t *testing.T) {
+	t.Parallel()
+	for _, good := range []string{`{"b":1,"a":{"d":[],"c":{}}}`, `[1,"x",null,true,1.5]`, `"x"`, ` 7 `} {
+		v, err := parseJSON(good)
+		out, _ := json.Marshal(v)
+		if err != nil || string(out) != strings.TrimSpace(good) {
+			t.Errorf("%s: got %s, %v; want the same", good, out, err)
+		}
+	}
+	for _, bad := range []string{``, `{`, `[1`, `{"a"}`, `1 2`, `]`, `nonsense`, strings.Repeat("[", 200) + strings.Repeat("]", 200)} {
+		if v, err := parseJSON(bad); err == nil {
+			t.Errorf("%.20s: got %v, want an error", bad, v)
+		}
+	}
+}

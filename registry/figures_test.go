@@ -1,0 +1,146 @@
+package registry
+
+import (
+	"context"
+	"errors"
+	"reflect"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/co2relay/co2relay/cluster"
+	"github.com/co2relay/co2relay/cluster/clustertest"
+)
+
+func TestRecordsAreSavedByCompareAndSet(t *testing.T) {
+	t.Parallel()
+	r := New(clustertest.Start(t), clustertest.Logger(t))
+	empty, rev, err := r.LoadTraffic(t.Context(), 31)
+	if err != nil || rev != 0 || !reflect.DeepEqual(empty, TrafficRecord{Partition: 31}) {
+		t.Fatalf("before anything was saved: got %+v at %d, %v, want an empty record at 0", empty, rev, err)
+	}
+	want := testTraffic(5)
+	first, err := r.SaveTraffic(t.Context(), want, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.SaveTraffic(t.Context(), want, 0); !errors.Is(err, cluster.ErrWrongRevision) {
+		t.Errorf("save over what was not read: got %v, want ErrWrongRevision", err)
+	}
+	want.Epoch++
+	second, err := r.SaveTraffic(t.Context(), want, first)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, rev, err := r.LoadTraffic(t.Context(), want.Partition)
+	if err != nil || rev != second || !reflect.DeepEqual(got, want) {
+		t.Errorf("got %+v at %d, %v, want %+v at %d", got, rev, err, want, second)
+	}
+
+	pings := PingRecord{Partition: 31, Epoch: 1, Satellites: []Ping{{ID: testID(1), Current: -1}}}
+	if rev, err = r.SavePing(t.Context(), pings, 0); err != nil {
+		t.Fatal(err)
+	}
+	gotPings, gotRev, err := r.LoadPing(t.Context(), 31)
+	if err != nil || gotRev != rev || !reflect.DeepEqual(gotPings, pings) {
+		t.Errorf("got %+v at %d, %v, want %+v at %d", gotPings, gotRev, err, pings, rev)
+	}
+}
+
+func TestFiguresAreThoseOfThePresentGeneration(t *testing.T) {
+	t.Parallel()
+	r := openMany(t, 1, 10)[0]
+	sat := mustRegister(t, r, testID(1))
+	waitFor(t, r, sat.Revision)
+	p := sat.ID.Partition()
+
+	f, err := r.Figures(t.Context(), sat.ID)
+	want := Figures{Traffic: Traffic{ID: sat.ID, Generation: sat.Generation, Position: sat.Began}, Ping: Ping{ID: sat.ID, Generation: sat.Generation, Current: -1}}
+	if err != nil || !reflect.DeepEqual(f, want) {
+		t.Errorf("before any record: got %+v, %v, want %+v", f, err, want)
+	}
+
+	rec := TrafficRecord{Partition: p, ReadTo: sat.Began + 10, Satellites: []Traffic{{ID: sat.ID, Generation: sat.Generation, Position: sat.Began + 4, Sent: 3, Own: 1, Received: 3}}}
+	rev, err := r.SaveTraffic(t.Context(), rec, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ping := Ping{ID: sat.ID, Generation: sat.Generation, Count: 2, Current: 1.5, Min: 1, Max: 2, Sum: 3}
+	if _, err := r.SavePing(t.Context(), PingRecord{Partition: p, Satellites: []Ping{ping}}, 0); err != nil {
+		t.Fatal(err)
+	}
+	// The records read before serve for half a second, and no longer.
+	eventually(t, func() bool {
+		f, err = r.Figures(t.Context(), sat.ID)
+		return err == nil && f.Ping.Count == 2
+	})
+	if f.Owed != 4 || !reflect.DeepEqual(f.Traffic, rec.Satellites[0]) || f.Ping != ping {
+		t.Errorf("got %+v, want 4 owed and what was saved", f)
+	}
+
+	// A new generation begins with nothing, and owes from its own beginning.
+	if err := r.Deregister(t.Context(), sat.ID); err != nil {
+		t.Fatal(err)
+	}
+	again := mustRegister(t, r, sat.ID)
+	waitFor(t, r, again.Revision)
+	rec.ReadTo = again.Began + 7
+	if _, err := r.SaveTraffic(t.Context(), rec, rev); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, func() bool {
+		f, err = r.Figures(t.Context(), sat.ID)
+		return err == nil && f.Owed == 7
+	})
+	if f.Traffic.Generation != again.Generation || f.Traffic.Received != 0 || f.Ping.Count != 0 || f.Ping.Current != -1 {
+		t.Errorf("new generation: got %+v, want no figures", f)
+	}
+	if f, err = r.Figures(t.Context(), testID(9)); !errors.Is(err, ErrUnknown) {
+		t.Errorf("unknown satellite: got %+v, %v, want ErrUnknown", f, err)
+	}
+}
+
+func TestManyAskForFiguresWithOneRead(t *testing.T) {
+	t.Parallel()
+	var mu sync.Mutex
+	reads := 0
+	c := newRecordCache(func(context.Context) (int, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		reads++
+		return reads, nil
+	})
+	var wg sync.WaitGroup
+	start := time.Now()
+	for range 50 {
+		wg.Go(func() {
+			if _, err := c.get(t.Context()); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	if atMost := 1 + int(time.Since(start)/figuresFresh); reads > atMost {
+		t.Errorf("got %d reads for 50 callers, want at most %d", reads, atMost)
+	}
+}
+
+func TestTotalsBalance(t *testing.T) {
+	t.Parallel()
+	r := New(clustertest.Start(t), clustertest.Logger(t))
+	for _, p := range []int{0, 7, 31} {
+		rec := TrafficRecord{
+			Partition: p, ReadTo: 100,
+			Totals:     Totals{Recipients: 50, Delivered: 20, Refused: 4, Expired: 3, Dropped: 2},
+			Satellites: []Traffic{{ID: testID(p), Position: 90, Sent: 3, Own: 1}, {ID: testID(p + 100), Position: 87}},
+		}
+		if _, err := r.SaveTraffic(t.Context(), rec, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := r.Totals(t.Context())
+	want := Accounts{Totals: Totals{Recipients: 150, Delivered: 60, Refused: 12, Expired: 9, Dropped: 6}, Owed: 63, Satellites: 6}
+	if err != nil || got != want || got.Balance() != 0 {
+		t.Errorf("got %+v with balance %d, %v, want %+v with 0", got, got.Balance(), err, want)
+	}
+}

@@ -1,0 +1,190 @@
+package satellite
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+)
+
+// Config of a satellite. Only Relay is required.
+type Config struct {
+	Relay        string        // the relay's URL, like http://host:2003
+	Listen       string        // address to serve notify and ping on; "" = ":0", a free port
+	Port         int           // port to register, where the world sees another one than Listen's (port forwarding)
+	Nick         string        // shown by the relay; "" = the host id
+	Plugins      []string      // names of what the satellite offers; shown by the relay
+	NotifyPass   string        // the password that the relay shows with each notify; "" = a random one
+	RegisterPass string        // where the relay's operator set one
+	MaxAge       time.Duration // of messages that wait for the satellite; older ones are skipped. 0 = as long as the relay keeps them
+	TLS          *tls.Config   // serve notify over HTTPS
+	TLSName      string        // name in the certificate, as the relay calls back to an address
+
+	// Handler is called for every message, one at a time, in order. Its error
+	// is answered as a fault, which the relay counts as received and refused; an
+	// error made by Later makes the relay repeat the message instead. Its
+	// context ends when the satellite stops. nil: messages are received and
+	// dropped, as a satellite that only sends may do.
+	Handler func(ctx context.Context, n Notification) error
+
+	// OnPing, if not nil, is called for every ping with the caller's address
+	// ("ip:port"), from several goroutines.
+	OnPing func(from string)
+
+	Remember      int           // msg_ids whose repeats are recognised; 0 = 1024, negative = none
+	CheckInterval time.Duration // between looks whether the relay still knows the satellite; 0 = 30 s
+	StayKnown     bool          // do not deregister at the end: the relay keeps what comes until the satellite is back on the same port
+	Logger        hclog.Logger  // nil = silent
+}
+
+func (c Config) complete() Config {
+	if c.Listen == "" {
+		c.Listen = ":0"
+	}
+	if c.NotifyPass == "" {
+		c.NotifyPass = rand.Text()
+	}
+	if c.Remember == 0 {
+		c.Remember = 1024
+	}
+	if c.CheckInterval <= 0 {
+		c.CheckInterval = 30 * time.Second
+	}
+	if c.Logger == nil {
+		c.Logger = hclog.NewNullLogger()
+	}
+	return c
+}
+
+// Satellite is one satellite. It is made by New and run once, by Run or by
+// Start and Close. Its methods may be called from several goroutines.
+type Satellite struct {
+	cfg    Config
+	client *Client
+	log    hclog.Logger
+
+	handling chan struct{} // holds a token while Handler runs
+	seen     idSet         // guarded by handling
+
+	mu         sync.Mutex
+	id         string        // host id; "" while not registered
+	times      int           // registrations so far: tells one from the next under the same id
+	registered chan struct{} // closed while registered
+	forget     chan struct{} // a nudge: the relay said that it does not know us
+	listener   net.Listener
+
+	stop context.CancelFunc // Start's
+	done chan error         // Start's: the result of keep
+}
+
+// New checks the configuration and makes a satellite. It does no I/O.
+func New(cfg Config) (*Satellite, error) {
+	client, err := NewClient(cfg.Relay)
+	if err != nil {
+		return nil, err
+	}
+	if cfg.Port < 0 || cfg.Port > 65535 {
+		return nil, fmt.Errorf("make satellite: port %d is not within 1..65535", cfg.Port)
+	}
+	for _, text := range append([]string{cfg.Nick, cfg.NotifyPass, cfg.RegisterPass}, cfg.Plugins...) {
+		if checkText(text) != nil {
+			return nil, errors.New("make satellite: nick, passwords and plugins must be UTF-8 without control characters")
+		}
+	}
+	cfg = cfg.complete()
+	return &Satellite{
+		cfg:        cfg,
+		client:     client,
+		log:        cfg.Logger,
+		handling:   make(chan struct{}, 1),
+		seen:       idSet{size: cfg.Remember},
+		registered: make(chan struct{}),
+		forget:     make(chan struct{}, 1),
+	}, nil
+}
+
+// Run serves and keeps the satellite registered until ctx ends, then
+// deregisters and returns nil. It waits for a relay that is away or refuses,
+// for as long as it takes; it fails only if it cannot listen.
+func (s *Satellite) Run(ctx context.Context) error {
+	srv, err := s.serve(ctx)
+	if err != nil {
+		return err
+	}
+	s.keepRegistered(ctx)
+	return s.finish(srv)
+}
+
+// Start serves, and returns once the satellite is registered; it then stays so
+// until Close. Start waits for a relay that is away until ctx ends, and fails
+// with a *Fault if the relay refuses. After an error there is nothing to close.
+func (s *Satellite) Start(ctx context.Context) error {
+	life, stop := context.WithCancel(context.WithoutCancel(ctx))
+	srv, err := s.serve(life)
+	if err != nil {
+		stop()
+		return err
+	}
+	if err := s.registerFirst(ctx); err != nil {
+		stop()
+		return errors.Join(err, s.finish(srv))
+	}
+	s.stop, s.done = stop, make(chan error, 1)
+	go func() {
+		s.keepRegistered(life)
+		s.done <- s.finish(srv)
+	}()
+	return nil
+}
+
+// Close ends what Start began: it deregisters, lets a Handler that runs come to
+// its end (10 s at most; its context is cancelled) and closes the port.
+func (s *Satellite) Close() error {
+	if s.stop == nil {
+		return nil // never started
+	}
+	s.stop()
+	return <-s.done
+}
+
+// ID is the host id that the relay gave the satellite; "" while it is not
+// registered.
+func (s *Satellite) ID() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.id
+}
+
+// Addr is the address that the satellite listens on; nil before Run or Start.
+func (s *Satellite) Addr() net.Addr {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.listener == nil {
+		return nil
+	}
+	return s.listener.Addr()
+}
+
+// finish deregisters while notify is still served, then closes the port.
+func (s *Satellite) finish(srv *http.Server) error {
+	var err error
+	if !s.cfg.StayKnown {
+		err = s.deregister()
+	}
+	s.setID("")
+	ctx, cancel := context.WithTimeout(context.Background(), shutdownTimeout)
+	defer cancel()
+	if e := srv.Shutdown(ctx); e != nil {
+		_ = srv.Close() // what is still running was given its time
+		err = errors.Join(err, fmt.Errorf("stop satellite: %w", e))
+	}
+	s.client.Close()
+	return err
+}
