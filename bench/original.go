@@ -5,6 +5,8 @@ import (
 	_ "embed"
 	"os"
 	"os/exec"
+
+	"github.com/co2relay/co2relay/internal/freeport"
 )
 
 //go:embed original.py
@@ -16,7 +18,7 @@ func startOriginal(ctx context.Context, _ options, _ ...string) (*relayProcess, 
 	if err != nil {
 		return nil, err
 	}
-	addr, err := freeAddr()
+	addr, err := freeport.FindAddr()
 	if err != nil {
 		return nil, err
 	}

@@ -12,6 +12,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"github.com/co2relay/co2relay/internal/freeport"
 )
 
 // plant is a running installation.
@@ -76,7 +78,7 @@ func startPlant(ctx context.Context, o options, s plantSpec) (p *plant, err erro
 	if err := p.startBrokers(ctx, o); err != nil {
 		return p, err
 	}
-	if p.front, err = freeAddr(); err != nil {
+	if p.front, err = freeport.FindAddr(); err != nil {
 		return p, err
 	}
 	roles := []string{roleFrontend, rolePinger}
@@ -104,11 +106,11 @@ cluster { name: bench, listen: "%s", routes: [%s] }
 func (p *plant) startBrokers(ctx context.Context, o options) error {
 	var clients, routes []string
 	for range p.spec.Brokers {
-		client, err := freeAddr()
+		client, err := freeport.FindAddr()
 		if err != nil {
 			return err
 		}
-		route, err := freeAddr()
+		route, err := freeport.FindAddr()
 		if err != nil {
 			return err
 		}
@@ -139,7 +141,7 @@ func (p *plant) startBrokers(ctx context.Context, o options) error {
 }
 
 func (p *plant) startRole(ctx context.Context, o options, role string) error {
-	admin, err := freeAddr()
+	admin, err := freeport.FindAddr()
 	if err != nil {
 		return err
 	}

@@ -11,7 +11,6 @@ import (
 	"os/exec"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 )
@@ -124,24 +123,6 @@ func (p *process) meter() (m meter, err error) {
 
 func (m meter) since(before meter) meter {
 	return meter{m.cpu - before.cpu, m.written - before.written, m.mallocs - before.mallocs}
-}
-
-// given are the addresses that freeAddr has told.
-var given sync.Map
-
-// freeAddr is an address of this machine that nobody listens on, and another
-// one each time.
-func freeAddr() (string, error) {
-	for {
-		ln, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			return "", err
-		}
-		ln.Close()
-		if _, again := given.LoadOrStore(ln.Addr().String(), true); !again {
-			return ln.Addr().String(), nil
-		}
-	}
 }
 
 // waitOpen waits until a process listens, and returns how long that took.

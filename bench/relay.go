@@ -6,6 +6,8 @@ import (
 	"os"
 	"syscall"
 	"time"
+
+	"github.com/co2relay/co2relay/internal/freeport"
 )
 
 // relayProcess is a running relay: `co2relay serve`, or the original's design.
@@ -21,13 +23,13 @@ func startRelay(ctx context.Context, o options, args ...string) (*relayProcess, 
 	if err != nil {
 		return nil, err
 	}
-	addr, err := freeAddr()
+	addr, err := freeport.FindAddr()
 	if err != nil {
 		return nil, err
 	}
 	admin := o.admin
 	if admin == "" {
-		if admin, err = freeAddr(); err != nil {
+		if admin, err = freeport.FindAddr(); err != nil {
 			return nil, err
 		}
 	}

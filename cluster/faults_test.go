@@ -17,6 +17,7 @@ import (
 
 	"github.com/co2relay/co2relay/cluster"
 	"github.com/co2relay/co2relay/cluster/clustertest"
+	"github.com/co2relay/co2relay/internal/freeport"
 )
 
 // breaker is a network that fails: it forwards connections, and cuts them all on demand, swallowing what the server has
@@ -95,7 +96,7 @@ func (b *breaker) cut(after time.Duration) {
 func TestLostAnswersNeitherLoseNorRepeatMessages(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	s, err := cluster.StartServer(testContext(t), cluster.ServerConfig{Dir: dir, Listen: "127.0.0.1:0", MaxStore: 4 << 30}, clustertest.Logger(t))
+	s, err := cluster.StartServer(testContext(t), cluster.ServerConfig{Dir: dir, Listen: freeport.Addr(t), MaxStore: 4 << 30}, clustertest.Logger(t))
 	if err != nil {
 		t.Fatalf("start: %v", err)
 	}

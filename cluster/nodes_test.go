@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/url"
 	"strconv"
 	"strings"
@@ -17,6 +16,7 @@ import (
 
 	"github.com/co2relay/co2relay/cluster"
 	"github.com/co2relay/co2relay/cluster/clustertest"
+	"github.com/co2relay/co2relay/internal/freeport"
 )
 
 // nodes are three brokers that form a NATS cluster, as operators run it.
@@ -43,10 +43,10 @@ func newNodes(t *testing.T) *nodes {
 	n := &nodes{t: t, running: make([]*server.Server, 3)}
 	var routes []*url.URL
 	for i := range 3 {
-		port := freePort(t)
+		port := freeport.Port(t)
 		routes = append(routes, &url.URL{Scheme: "nats", Host: fmt.Sprintf("127.0.0.1:%d", port)})
 		n.options = append(n.options, &server.Options{
-			ServerName: fmt.Sprint("n", i), Host: "127.0.0.1", Port: freePort(t), JetStream: true, StoreDir: t.TempDir(), SyncAlways: true,
+			ServerName: fmt.Sprint("n", i), Host: "127.0.0.1", Port: freeport.Port(t), JetStream: true, StoreDir: t.TempDir(), SyncAlways: true,
 			JetStreamMaxStore: 4 << 30, NoSigs: true, NoLog: true, Cluster: server.ClusterOpts{Name: "c", Host: "127.0.0.1", Port: port},
 		})
 	}
@@ -59,16 +59,6 @@ func newNodes(t *testing.T) *nodes {
 		}
 	})
 	return n
-}
-
-func freePort(t *testing.T) int {
-	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	return ln.Addr().(*net.TCPAddr).Port
 }
 
 func (n *nodes) start(i int) {

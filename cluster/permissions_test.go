@@ -68,7 +68,7 @@ func startDeployed(t *testing.T) string {
 
 func connectAs(t *testing.T, url, user string) *cluster.Cluster {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	c, err := cluster.Connect(ctx, cluster.Options{URLs: []string{url}, User: user, Password: user, Name: user}, hclog.NewNullLogger())
 	if err != nil {

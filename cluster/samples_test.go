@@ -39,7 +39,7 @@ func TestSamplesOfTheLastHourAndNewOnesReachEveryFollower(t *testing.T) {
 				t.Errorf("got sample %+v, want of %q with %d delivered", s, process, delivered)
 			}
 			return s
-		case <-time.After(20 * time.Second):
+		case <-time.After(time.Minute):
 			t.Fatalf("no sample of %s", process)
 			return cluster.Sample{}
 		}

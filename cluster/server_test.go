@@ -16,6 +16,7 @@ import (
 
 	"github.com/co2relay/co2relay/cluster"
 	"github.com/co2relay/co2relay/cluster/clustertest"
+	"github.com/co2relay/co2relay/internal/freeport"
 )
 
 func TestSecondServerOnADirectoryIsToldWhoHasIt(t *testing.T) {
@@ -76,7 +77,7 @@ func TestSocketLetsToolsInAndNobodyElse(t *testing.T) {
 func TestPortNeedsTheGeneratedCredentials(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	s, err := cluster.StartServer(testContext(t), cluster.ServerConfig{Dir: dir, Listen: "127.0.0.1:0", MaxStore: 4 << 30}, clustertest.Logger(t))
+	s, err := cluster.StartServer(testContext(t), cluster.ServerConfig{Dir: dir, Listen: freeport.Addr(t), MaxStore: 4 << 30}, clustertest.Logger(t))
 	if err != nil {
 		t.Fatalf("start: %v", err)
 	}

@@ -17,7 +17,7 @@ func TestMaxAgeEndsObligationsAsAGap(t *testing.T) {
 	b.worker()
 	s := satellitetest.Start(t, satellitetest.Options{Behaviour: satellitetest.Behaviour{Mode: satellitetest.Down}})
 	sender := b.registerAt(mustAddr("127.0.0.1:9"), "").ID
-	const age = 3 * time.Second
+	const age = 5 * time.Second
 	sat, _, err := b.reg.Register(t.Context(), registry.Registration{Addr: s.Addr(), MaxAge: age})
 	if err != nil {
 		t.Fatal(err)

@@ -26,6 +26,8 @@ type Config struct {
 	Connections   int           // open connections to satellites
 	Loops         int           // event loops, each on one core
 	TLS           *tls.Config   // for satellites that register https
+
+	stopPatience time.Duration // for calls under way when the worker stops: promise 3 gives it
 }
 
 // DefaultConfig fits a machine that has the relay for itself.
@@ -40,6 +42,7 @@ func DefaultConfig() Config {
 		Behind:        64,
 		Connections:   connectionBudget(),
 		Loops:         min(runtime.GOMAXPROCS(0), 16),
+		stopPatience:  500 * time.Millisecond,
 	}
 }
 

@@ -18,7 +18,6 @@ import (
 const (
 	tickEvery       = 50 * time.Millisecond
 	releasePoll     = 5 * time.Millisecond
-	stopPatience    = 500 * time.Millisecond // for calls under way when the worker stops
 	purgeEvery      = 5 * time.Second
 	checkpointEvery = 100 * time.Millisecond
 	trafficEvery    = time.Second
@@ -282,7 +281,7 @@ func (w *Worker) tick(ctx context.Context) {
 
 // quiesce begins no more calls and gives those under way a moment to end.
 func (w *Worker) quiesce() {
-	deadline := w.world.now().Add(stopPatience)
+	deadline := w.world.now().Add(w.cfg.stopPatience)
 	for _, lp := range w.loops {
 		ask(lp, func() bool {
 			for _, p := range lp.parts {

@@ -127,7 +127,9 @@ func TestEverySickSatelliteIsServedAsTheRuleSays(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			b := newBed(t)
-			b.cfg.NotifyTimeout = 300 * time.Millisecond
+			if c.behaviour.Mode == satellitetest.Hang {
+				b.cfg.NotifyTimeout = 2 * time.Second
+			}
 			b.worker()
 			sick, well := satellitetest.Start(t, satellitetest.Options{}), satellitetest.Start(t, satellitetest.Options{})
 			sick.SetBehaviour(c.behaviour)
@@ -199,6 +201,7 @@ func TestAClosedIdleConnectionIsNoFailure(t *testing.T) {
 func TestAStoppedWorkerRepeatsNothing(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
+	b.cfg.stopPatience = time.Minute // all answer, however busy this machine is
 	fleet := satellitetest.StartFleet(t, 20, satellitetest.Options{Behaviour: satellitetest.Behaviour{Delay: time.Millisecond}})
 	sender := b.registerAt(mustAddr("127.0.0.1:9"), "").ID
 	for _, s := range fleet {

@@ -13,6 +13,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/co2relay/co2relay/internal/freeport"
 )
 
 // project is the name of the compose project, and the label by which everything
@@ -78,7 +80,7 @@ type stack struct {
 func newStack(t *testing.T, env ...string) *stack {
 	t.Helper()
 	removeAll() // what an earlier test left
-	s := &stack{t: t, port: freePort(t)}
+	s := &stack{t: t, port: freeport.Port(t)}
 	s.env = append(append(os.Environ(), images...), fmt.Sprintf("CO2_PUBLISH=%d", s.port), "COMPOSE="+strings.Join(composeCommand, " "))
 	s.env = append(s.env, env...)
 	return s
@@ -236,14 +238,4 @@ func (s *stack) logs() string {
 		return err.Error()
 	}
 	return out
-}
-
-func freePort(t *testing.T) int {
-	t.Helper()
-	ln, err := net.Listen("tcp", ":0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	return ln.Addr().(*net.TCPAddr).Port
 }

@@ -14,6 +14,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/co2relay/co2relay/internal/freeport"
 )
 
 // newcomer does what the README says, and then has a satellite of the examples
@@ -28,7 +30,7 @@ func (s *stack) newcomer() {
 
 	ctx, cancel := context.WithDeadline(context.Background(), began.Add(limit))
 	defer cancel()
-	python := exec.CommandContext(ctx, "python3", "examples/python3/satellite.py", fmt.Sprintf("http://localhost:%d", s.port), fmt.Sprint(freePort(s.t)))
+	python := exec.CommandContext(ctx, "python3", "examples/python3/satellite.py", fmt.Sprintf("http://localhost:%d", s.port), fmt.Sprint(freeport.Port(s.t)))
 	python.Dir = ".."
 	speak, heard := s.talker(python)
 	attach := exec.CommandContext(ctx, "docker", "attach", "--sig-proxy=false", alice)

@@ -15,6 +15,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/co2relay/co2relay/cluster"
+	"github.com/co2relay/co2relay/internal/freeport"
 )
 
 // plant is a whole installation: three brokers, and each role in processes of
@@ -81,7 +82,7 @@ func startPlant(t *testing.T, o plantOptions) *plant {
 	dir := t.TempDir()
 	var routes []string
 	for i := range 3 {
-		n := &node{client: restAddr(t), route: restAddr(t), monitor: restAddr(t), dir: filepath.Join(dir, fmt.Sprint("n", i))}
+		n := &node{client: freeport.Addr(t), route: freeport.Addr(t), monitor: freeport.Addr(t), dir: filepath.Join(dir, fmt.Sprint("n", i))}
 		n.process = newProcess(t, fmt.Sprint("n", i), program, "-c", filepath.Join(dir, fmt.Sprint("n", i, ".conf")))
 		if o.change != nil {
 			o.change(i, n)
@@ -134,14 +135,14 @@ func (p *plant) addPinger() *role {
 // role starts a process; it does not wait for it.
 func (p *plant) role(kind string, i int, flags ...string) *role {
 	p.t.Helper()
-	r := &role{kind: kind, admin: restAddr(p.t)}
+	r := &role{kind: kind, admin: freeport.Addr(p.t)}
 	name, urls := fmt.Sprint(kind, i), p.urls()
 	if p.via != nil {
 		urls = p.via.url()
 	}
 	args := []string{kind, "--nats", urls, "--replicas", "3", "--name", name, "--admin", r.admin}
 	if kind == "frontend" {
-		r.listen = restAddr(p.t)
+		r.listen = freeport.Addr(p.t)
 		args = append(args, "--listen", r.listen)
 	}
 	args = slices.Concat(p.under, []string{binary}, args, p.options.flags, flags)

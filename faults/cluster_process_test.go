@@ -2,8 +2,6 @@ package faults
 
 import (
 	"fmt"
-	"math/rand/v2"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -111,29 +109,6 @@ func (p *process) signal(s syscall.Signal) {
 		p.t.Fatalf("signal %s: %v", p.name, err)
 	}
 }
-
-// restPort gives a port of 127.0.0.1 below those that the kernel hands out, so
-// that nobody's outgoing connection takes it while its process is down.
-func restPort(t *testing.T) int {
-	t.Helper()
-	for range 1000 {
-		port := 10_000 + rand.IntN(22_000)
-		if _, taken := givenPorts.LoadOrStore(port, true); taken {
-			continue
-		}
-		ln, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
-		if err == nil {
-			ln.Close()
-			return port
-		}
-	}
-	t.Fatal("no free port")
-	return 0
-}
-
-var givenPorts sync.Map // to nobody twice in one run
-
-func restAddr(t *testing.T) string { return fmt.Sprintf("127.0.0.1:%d", restPort(t)) }
 
 // natsServer is the real nats-server of the version in go.mod, built once.
 var natsServer = sync.OnceValues(func() (string, error) {

@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/co2relay/co2relay/internal/freeport"
 	"github.com/co2relay/co2relay/satellite/satellitetest"
 )
 
@@ -64,7 +65,7 @@ type relay struct {
 
 func startRelay(t *testing.T, flags ...string) *relay {
 	t.Helper()
-	r := &relay{t: t, addr: restAddr(t), admin: restAddr(t), data: t.TempDir(), flags: flags, log: &logBuffer{}}
+	r := &relay{t: t, addr: freeport.Addr(t), admin: freeport.Addr(t), data: t.TempDir(), flags: flags, log: &logBuffer{}}
 	r.start()
 	t.Cleanup(func() {
 		if r.cmd != nil {

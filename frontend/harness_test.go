@@ -51,7 +51,7 @@ func startOn(t *testing.T, clus *cluster.Cluster, change func(*Config)) *relayUn
 	})
 	select {
 	case <-reg.Ready():
-	case <-time.After(20 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("registry not ready")
 	}
 	return startWith(t, clus, reg, change)
@@ -115,7 +115,7 @@ func (r *relayUnderTest) from(address string) *caller {
 	}
 	tr := &http.Transport{DialContext: dial, DisableCompression: true}
 	r.t.Cleanup(tr.CloseIdleConnections)
-	return &caller{r, &http.Client{Transport: tr, Timeout: 30 * time.Second}}
+	return &caller{r, &http.Client{Transport: tr, Timeout: time.Minute}}
 }
 
 func trustLoopback(c *Config) { c.TrustedProxies = []string{"127.0.0.0/8"} }
@@ -225,7 +225,7 @@ func (r *relayUnderTest) raw(t *testing.T) *raw {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { c.Close() })
-	_ = c.SetDeadline(time.Now().Add(30 * time.Second))
+	_ = c.SetDeadline(time.Now().Add(time.Minute))
 	return &raw{c, t, bufio.NewReader(c)}
 }
 
@@ -265,7 +265,7 @@ const pingDoc = `<?xml version="1.0"?><methodCall><methodName>ping</methodName><
 // eventually waits for a condition.
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for end := time.Now().Add(20 * time.Second); !ok(); time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); !ok(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("never happened: %s", what)
 		}

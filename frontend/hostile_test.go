@@ -59,7 +59,7 @@ func TestHostileDocumentsGetAClearFault(t *testing.T) {
 
 func TestHostileRequestsGetA4xxOrAFault(t *testing.T) {
 	t.Parallel()
-	r := start(t, func(c *Config) { c.BodyTimeout, c.HeaderTimeout = 2*time.Second, 5*time.Second })
+	r := start(t, func(c *Config) { c.BodyTimeout, c.HeaderTimeout = 5*time.Second, 20*time.Second })
 	bomb := squeeze(t, strings.Repeat("\x00", 20<<20), "gzip")
 	head := "POST / HTTP/1.1\r\nHost: relay\r\n"
 	formHead := "POST /methods/ping HTTP/1.1\r\nHost: relay\r\nContent-Type: "
@@ -176,7 +176,7 @@ func TestOneAddressCannotTakeAllConnections(t *testing.T) {
 				return
 			}
 			defer c.Close()
-			_ = c.SetDeadline(time.Now().Add(30 * time.Second))
+			_ = c.SetDeadline(time.Now().Add(time.Minute))
 			fmt.Fprintf(c, "PROXY TCP4 10.0.0.1 10.0.0.2 1 2\r\n%s", post11(pingDoc, ""))
 			resp, err := http.ReadResponse(bufio.NewReader(c), nil)
 			switch {
@@ -223,7 +223,7 @@ func TestTwoThousandConnectionsFromOneAddress(t *testing.T) {
 	}
 	served, turnedAway := 0, 0
 	for _, c := range conns {
-		_ = c.SetDeadline(time.Now().Add(30 * time.Second))
+		_ = c.SetDeadline(time.Now().Add(time.Minute))
 		_, _ = io.WriteString(c, post11(pingDoc, ""))
 		resp, err := http.ReadResponse(bufio.NewReader(c), nil)
 		switch {
@@ -247,7 +247,7 @@ func TestTwoThousandConnectionsFromOneAddress(t *testing.T) {
 			return false
 		}
 		defer c.Close()
-		_ = c.SetDeadline(time.Now().Add(30 * time.Second))
+		_ = c.SetDeadline(time.Now().Add(time.Minute))
 		_, _ = io.WriteString(c, post11(pingDoc, ""))
 		resp, err := http.ReadResponse(bufio.NewReader(c), nil)
 		return err == nil && resp.StatusCode == http.StatusOK

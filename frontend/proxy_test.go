@@ -62,7 +62,7 @@ func TestABrokenProxyHeaderIsRefused(t *testing.T) {
 
 func TestASlowProxyHeaderIsCutOff(t *testing.T) {
 	t.Parallel()
-	r := start(t, func(c *Config) { trustLoopback(c); c.HeaderTimeout = 200 * time.Millisecond })
+	r := start(t, func(c *Config) { trustLoopback(c); c.HeaderTimeout = 3 * time.Second })
 	c := r.raw(t).send("PROXY TCP4 10.0")
 	if resp, err := http.ReadResponse(c.br, nil); err == nil && resp.StatusCode != http.StatusBadRequest {
 		t.Errorf("half a header: got %d, want 400 or a close", resp.StatusCode)

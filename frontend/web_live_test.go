@@ -295,14 +295,14 @@ func TestFlowCountsWhereItMayNotReadTheLog(t *testing.T) {
 
 func TestViewersGoWhenTheRelayStops(t *testing.T) {
 	t.Parallel()
-	r := start(t, func(c *Config) { c.DrainTimeout = 20 * time.Second })
+	r := start(t, func(c *Config) { c.DrainTimeout = time.Hour })
 	events := r.from("").events("/live/overview", "parts")
 	waitEvent(t, events, "figures")
 	began := time.Now()
 	if err := r.stop(); err != nil {
 		t.Errorf("stop: got %v, want nil", err)
 	}
-	if took := time.Since(began); took > 10*time.Second {
+	if took := time.Since(began); took > time.Minute {
 		t.Errorf("stopping took %s: it waited for a viewer", took)
 	}
 }

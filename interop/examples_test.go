@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/co2relay/co2relay/internal/freeport"
 	"github.com/co2relay/co2relay/satellite"
 )
 
@@ -44,7 +45,7 @@ func TestExamplesPrintRelayAndDeregister(t *testing.T) {
 }
 
 func useExample(t *testing.T, argv ...string) {
-	port := freePort(t)
+	port := fmt.Sprint(freeport.Port(t))
 	id := "127.0.0.1:" + port
 	us, got := startSatellite(t, func(n satellite.Notification) bool { return n.Sender == id })
 	p := startProcess(t, nil, append(argv, strings.TrimSuffix(relayURL, "/RPC2"), port)...)

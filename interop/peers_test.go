@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -12,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/co2relay/co2relay/internal/freeport"
 	"github.com/co2relay/co2relay/satellite"
 )
 
@@ -117,7 +119,7 @@ func TestClientsGetBackEveryTypeThatTheySend(t *testing.T) {
 			t.Parallel()
 			p.need(t)
 			ctx := testContext(t)
-			cmd := exec.CommandContext(ctx, p.argv[0], append(p.argv[1:], "client", relayURL, freePort(t))...)
+			cmd := exec.CommandContext(ctx, p.argv[0], append(p.argv[1:], "client", relayURL, fmt.Sprint(freeport.Port(t)))...)
 			cmd.Env = peerEnv()
 			out, err := cmd.CombinedOutput()
 			if err != nil || !strings.HasSuffix(string(out), "\ndone\n") {
@@ -170,7 +172,7 @@ func TestForeignSatellitesAreNotifiedAndRelay(t *testing.T) {
 // exchange sends the peer messages, and expects it to print them, to relay an
 // echo of each, and to answer pings.
 func exchange(t *testing.T, p peer, nick string) {
-	port := freePort(t)
+	port := fmt.Sprint(freeport.Port(t))
 	mine := strings.ReplaceAll(p.name, " ", "-") + "-" + nick
 	us, echoes := startSatellite(t, func(n satellite.Notification) bool {
 		d, _ := n.Data.(satellite.Struct)

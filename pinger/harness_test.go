@@ -14,7 +14,7 @@ import (
 	"github.com/co2relay/co2relay/satellite/satellitetest"
 )
 
-const patience = 30 * time.Second
+const patience = time.Minute
 
 // site is a broker with a registry, and what the pingers on it said.
 type site struct {

@@ -243,7 +243,7 @@ func TestServerOfOneConnectionAtATimeIsFoundOut(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	cfg := rarely()
-	cfg.Timeout = 500 * time.Millisecond
+	cfg.Timeout = 3 * time.Second
 	_, stop := s.start(cfg)
 	sat := satellitetest.Start(t, satellitetest.Options{Behaviour: satellitetest.Behaviour{OneAtATime: true}})
 	held := hold(t, sat.Addr())

@@ -28,7 +28,7 @@ func open(t testing.TB, c *cluster.Cluster) *Registry {
 	})
 	select {
 	case <-r.Ready():
-	case <-time.After(30 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("registry is not ready after 30 s")
 	}
 	return r
@@ -63,7 +63,7 @@ func mustRegister(t testing.TB, r *Registry, id ID) *Satellite {
 
 func waitFor(t testing.TB, r *Registry, revision uint64) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	if err := r.WaitRevision(ctx, revision); err != nil {
 		t.Fatalf("view at revision %d, want %d: %v", r.Revision(), revision, err)

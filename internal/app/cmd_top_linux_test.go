@@ -70,7 +70,7 @@ func (x *terminal) wait(t *testing.T, what string, pass func(frame string) bool)
 	x.mu.Lock()
 	x.screen.Reset()
 	x.mu.Unlock()
-	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
 		x.mu.Lock()
 		frames := strings.Split(x.screen.String(), "\x1b[H")
 		x.mu.Unlock()
@@ -131,7 +131,7 @@ func TestTopDrawsOnATerminalOfAnySize(t *testing.T) {
 		if code != ExitOK {
 			t.Errorf("got %d, want %d", code, ExitOK)
 		}
-	case <-time.After(20 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("q does not end it")
 	}
 	if after, err := unix.IoctlGetTermios(int(x.inner.Fd()), unix.TCGETS); err != nil || *after != *before {

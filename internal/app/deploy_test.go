@@ -35,7 +35,7 @@ func TestEveryMetricThatIsWatchedExists(t *testing.T) {
 	crowd(t, s.url, 16)
 
 	var wrong []string
-	deadline := time.Now().Add(30 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for {
 		have := scrape(t, admin)
 		if wrong = nil; len(have) == 0 {

@@ -45,7 +45,7 @@ type toolFunc func(context.Context, []string, io.Reader, io.Writer, io.Writer) i
 // run runs a command to its end.
 func run(t *testing.T, f toolFunc, stdin string, args ...string) (code int, stdout, stderr string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	var out, err bytes.Buffer
 	code = f(ctx, args, strings.NewReader(stdin), &out, &err)
@@ -61,7 +61,7 @@ type satelliteRun struct {
 
 func startSatelliteCommand(t *testing.T, args ...string) *satelliteRun {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	t.Cleanup(cancel)
 	inR, inW := io.Pipe()
 	outR, outW := io.Pipe()

@@ -30,7 +30,7 @@ const pingDoc = `<?xml version="1.0"?><methodCall><methodName>ping</methodName><
 
 func testContext(t *testing.T) context.Context {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	t.Cleanup(cancel)
 	return ctx
 }
