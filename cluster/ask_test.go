@@ -59,7 +59,7 @@ func TestPastEventsEndAtTheEnd(t *testing.T) {
 		t.Errorf("no events: got %+v, %v; want none", got, err)
 	}
 	for _, generation := range []uint64{5, 6} { // two registrations of one id within a minute
-		c.Emit(t.Context(), cluster.Event{Kind: cluster.EventDeregistered, Satellite: "127.0.0.1:2", Generation: generation})
+		c.Emit(cluster.Event{Kind: cluster.EventDeregistered, Satellite: "127.0.0.1:2", Generation: generation})
 	}
 	var got []cluster.Event
 	eventually(t, "both events", func() bool {
@@ -84,7 +84,7 @@ func TestAnEventEmittedJustBeforeCloseIsStored(t *testing.T) {
 	const n = 20
 	for i := range n {
 		c := clustertest.Connect(t, s)
-		c.Emit(t.Context(), cluster.Event{Kind: cluster.EventDeregistered, Satellite: "127.0.0.1:2", Generation: uint64(i + 1)})
+		c.Emit(cluster.Event{Kind: cluster.EventDeregistered, Satellite: "127.0.0.1:2", Generation: uint64(i + 1)})
 		c.Close()
 		if dropped := c.EventsDropped(); dropped != 0 {
 			t.Fatalf("dropped: got %d, want 0", dropped)

@@ -84,7 +84,7 @@ func newEventQueue(c *Cluster) *eventQueue {
 
 // Emit publishes e soon, without ever blocking: an event that finds no room or no broker is dropped and counted. It fills
 // in Version and, if zero, Time.
-func (c *Cluster) Emit(_ context.Context, e Event) { c.EmitThen(e, nil) }
+func (c *Cluster) Emit(e Event) { c.EmitThen(e, nil) }
 
 // EmitThen is Emit, and calls done, if it is not nil, from any goroutine when the broker has written the event, or when it
 // was dropped.

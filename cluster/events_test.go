@@ -16,9 +16,9 @@ func TestEventsArriveOnceAndFromATimeOn(t *testing.T) {
 	ctx, cancel := context.WithCancel(testContext(t))
 	start := time.Now()
 	same := cluster.Event{Kind: "gap", Satellite: "127.0.0.1:1", First: "12", Last: "17", Count: 6, Time: start.Truncate(time.Minute).UTC()}
-	c.Emit(ctx, same)
-	c.Emit(ctx, same)
-	c.Emit(ctx, cluster.Event{Kind: "registered", Satellite: "127.0.0.1:2", Nick: "n"})
+	c.Emit(same)
+	c.Emit(same)
+	c.Emit(cluster.Event{Kind: "registered", Satellite: "127.0.0.1:2", Nick: "n"})
 	var mu sync.Mutex
 	var got []cluster.Event
 	done := make(chan error, 1)
@@ -33,7 +33,7 @@ func TestEventsArriveOnceAndFromATimeOn(t *testing.T) {
 		return func() bool { mu.Lock(); defer mu.Unlock(); return len(got) >= n }
 	}
 	eventually(t, "two events", count(2))
-	c.Emit(ctx, cluster.Event{Kind: "parked", Satellite: "127.0.0.1:2"})
+	c.Emit(cluster.Event{Kind: "parked", Satellite: "127.0.0.1:2"})
 	eventually(t, "an event that comes", count(3))
 	cancel()
 	if err := <-done; err != nil {
@@ -62,7 +62,7 @@ func TestEmitNeverBlocks(t *testing.T) {
 	c := clustertest.Connect(t, s)
 	s.Close()
 	for range 5000 {
-		c.Emit(context.Background(), cluster.Event{Kind: "registered"})
+		c.Emit(cluster.Event{Kind: "registered"})
 	}
 	if c.EventsDropped() == 0 {
 		t.Error("dropped: got none, want those that found no room to be counted")

@@ -123,7 +123,7 @@ func (m *Member) emit(e Event) {
 		e.Worker = m.id
 	}
 	e.Reason = m.role + ": " + e.Reason
-	m.clus.Emit(context.Background(), e)
+	m.clus.Emit(e)
 }
 
 // lease is what the record says of this member: what it owns, and what it lost by a lapse and will claim again, so that the

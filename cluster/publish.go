@@ -14,12 +14,18 @@ import (
 // that every repeat is recognised.
 const publishLimit = 30 * time.Second
 
+// commitEnds is how much longer a publish waits for the end of its commit, which knows whether anything was sent.
+const commitEnds = 250 * time.Millisecond
+
 // Publish puts m into the log and returns nil when it is there: on disk, and on a majority of several nodes. When the
 // outcome stays unknown until ctx ends it is ErrMaybeAccepted; every other error means that m was not accepted.
 // Publishes of concurrent callers share a commit.
 func (l *Log) Publish(ctx context.Context, m Message) error {
 	if err := l.admit(m); err != nil {
 		return fmt.Errorf("publish: %w", err)
+	}
+	if ctx.Err() != nil {
+		return fmt.Errorf("publish: %w", unavailable(ctx.Err())) // before anything of it is sent
 	}
 	ctx, cancel := context.WithTimeout(ctx, publishLimit)
 	defer cancel()
@@ -38,11 +44,11 @@ func (l *Log) Publish(ctx context.Context, m Message) error {
 	if p.state.CompareAndSwap(waiting, left) {
 		return fmt.Errorf("publish: %w", unavailable(ctx.Err()))
 	}
-	// Its commit is under way. The answer may have come in the same moment.
+	// Its commit is under way, and ends about now if no other caller of the same batch has more time.
 	select {
 	case err := <-p.done:
 		return wrapPublish(err)
-	default:
+	case <-time.After(commitEnds):
 		return wrapPublish(ErrMaybeAccepted)
 	}
 }

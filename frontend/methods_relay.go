@@ -46,13 +46,13 @@ func (f *Frontend) register(_ context.Context, r *request) (xmlrpc.Value, error)
 	f.awaitView(ctx, sat.Revision)
 	f.clus.Hint(sat.ID.Partition(), cluster.Hint{Kind: cluster.HintRegistered, Satellite: string(sat.ID)})
 	event := cluster.Event{
-		Kind: "registered", Satellite: string(sat.ID), Nick: sat.Nick, Partition: sat.ID.Partition(),
+		Kind: cluster.EventRegistered, Satellite: string(sat.ID), Nick: sat.Nick, Partition: sat.ID.Partition(),
 		First: strconv.FormatUint(sat.Began+1, 10), Generation: sat.Generation,
 	}
 	if !isNew {
 		event.Reason = "again"
 	}
-	f.clus.Emit(ctx, event)
+	f.clus.Emit(event)
 	f.log.Info("satellite registered", "host_id", string(sat.ID), "new", isNew)
 	return xmlrpc.NewString(string(sat.ID)), nil
 }
@@ -194,7 +194,7 @@ func (f *Frontend) deregister(ctx context.Context, r *request) (xmlrpc.Value, er
 		return xmlrpc.Value{}, err
 	}
 	f.awaitGone(ctx, sat)
-	f.clus.Emit(ctx, cluster.Event{
+	f.clus.Emit(cluster.Event{
 		Kind: cluster.EventDeregistered, Satellite: string(sat.ID), Nick: sat.Nick, Partition: sat.ID.Partition(),
 		Generation: sat.Generation, Reason: "by itself",
 	})

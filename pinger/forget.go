@@ -51,7 +51,7 @@ func (p *Pinger) forget(t *target, sat *registry.Satellite, since time.Time, las
 		return
 	}
 	p.log.Info("satellite is forgotten", "satellite", string(sat.ID), "unreachable_since", since.UTC().Format(time.RFC3339))
-	p.clus.Emit(context.Background(), cluster.Event{
+	p.clus.Emit(cluster.Event{
 		Kind: cluster.EventDeregistered, Satellite: string(sat.ID), Nick: sat.Nick, Worker: p.member.ID(),
 		Partition: sat.ID.Partition(), Generation: sat.Generation,
 		Reason: fmt.Sprintf("unreachable since %s, longer than --forget-after %s: %s", since.UTC().Format(time.RFC3339), p.cfg.ForgetAfter, last),

@@ -76,7 +76,7 @@ func (p *Pinger) settle(t *target, id registry.ID, r result, fromFailing bool) {
 	}
 	if event != nil {
 		p.log.Info("satellite changed", "satellite", event.Satellite, "state", event.Kind, "reason", event.Reason)
-		p.clus.Emit(context.Background(), *event)
+		p.clus.Emit(*event)
 	}
 	if r.ok() {
 		return

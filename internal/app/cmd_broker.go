@@ -81,6 +81,17 @@ func (b *brokerFlags) open(ctx context.Context, name string, stderr io.Writer) (
 	return &desk{clus, registry.New(clus, log)}, nil
 }
 
+// emit publishes an event and waits until it is stored, so that no number of them
+// is too much for the queue. What ctx cuts off is left to close.
+func (d *desk) emit(ctx context.Context, e cluster.Event) {
+	ended := make(chan struct{})
+	d.clus.EmitThen(e, func(bool) { close(ended) })
+	select {
+	case <-ended:
+	case <-ctx.Done():
+	}
+}
+
 // close sends what is still to be sent; the error is what could not be.
 func (d *desk) close() error {
 	d.clus.Close()

@@ -270,7 +270,10 @@ func restoreOne(ctx context.Context, d *desk, x *dumped, replace bool, count *re
 	}
 	count.registered.Add(1)
 	d.clus.Hint(id.Partition(), cluster.Hint{Kind: cluster.HintRegistered, Satellite: string(id)})
-	d.clus.Emit(ctx, cluster.Event{Kind: "registered", Satellite: string(id), Nick: sat.Nick, Partition: id.Partition(), Reason: "restored"})
+	d.emit(ctx, cluster.Event{
+		Kind: cluster.EventRegistered, Satellite: string(id), Nick: sat.Nick, Partition: id.Partition(),
+		First: decimal(sat.Began + 1), Generation: sat.Generation, Reason: "restored",
+	})
 	return nil
 }
 

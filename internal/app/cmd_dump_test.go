@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/co2relay/co2relay/cluster"
 	"github.com/co2relay/co2relay/registry"
 	"github.com/co2relay/co2relay/satellite/satellitetest"
 )
@@ -55,6 +56,9 @@ func TestRegistrationsMoveToAnotherClusterByAFile(t *testing.T) {
 	code, out, stderr := to.tool(restoreCommand, "", file)
 	if code != ExitOK || !strings.Contains(out, "50 registered, 0 were") {
 		t.Fatalf("restore: got %d %q %q", code, out, stderr)
+	}
+	if got := len(to.events(cluster.EventRegistered, "")); got != len(want) {
+		t.Errorf("got %d events of them when restore has ended, want %d", got, len(want))
 	}
 	there := openDesk(t, to)
 	last, err := there.clus.Log().Last(t.Context())

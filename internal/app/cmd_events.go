@@ -19,7 +19,8 @@ const eventsUsage = `Usage: co2relay events [--follow] [--since 1h] [--kind KIND
                       [--json] [--data DIR | --nats URL,...]
 
 Shows what happened to satellites and workers, a line each, oldest first; with
---json one JSON object a line (docs/events.md). Events are kept for 7 days.`
+--json one JSON object a line (docs/events.md). Events are kept for 7 days, or as
+long as a hundredth of --retention-bytes holds them.`
 
 // eventFilter is which events to show.
 type eventFilter struct {

@@ -66,7 +66,7 @@ func kickCommand(ctx context.Context, args []string, std streams) int {
 			if err != nil {
 				return ExitError, err
 			}
-			d.clus.Emit(ctx, cluster.Event{
+			d.emit(ctx, cluster.Event{
 				Kind: cluster.EventDeregistered, Satellite: string(sat.ID), Nick: sat.Nick, Partition: sat.ID.Partition(),
 				Generation: sat.Generation, Reason: "operator",
 			})

@@ -239,16 +239,24 @@ func (s *status) readFigures(ctx context.Context, d *desk, last uint64) error {
 	}
 	s.Satellites.Registered = len(sats)
 	registered := make(map[registry.ID]*registry.Satellite, len(sats))
+	began := make(map[int]uint64) // of each partition's first satellite: what came before concerns nobody there
 	for _, sat := range sats {
 		registered[sat.ID] = sat
+		p := sat.ID.Partition()
+		if first, known := began[p]; !known || sat.Began < first {
+			began[p] = sat.Began
+		}
 	}
 	counted := 0
 	for p := range s.Partitions {
-		n, err := s.readPartition(ctx, d, p, registered, last)
+		n, readTo, err := s.readPartition(ctx, d, p, registered)
 		if err != nil {
 			return err
 		}
 		counted += n
+		if first, known := began[p]; known && last > max(readTo, first) {
+			s.Accounts.Unread = max(s.Accounts.Unread, last-max(readTo, first))
+		}
 	}
 	s.Satellites.New = max(len(sats)-counted, 0)
 	a := &s.Accounts
@@ -258,11 +266,11 @@ func (s *status) readFigures(ctx context.Context, d *desk, last uint64) error {
 }
 
 // readPartition adds one partition's figures and returns for how many of the
-// registered satellites there are some.
-func (s *status) readPartition(ctx context.Context, d *desk, p int, registered map[registry.ID]*registry.Satellite, last uint64) (counted int, err error) {
+// registered satellites there are some, and up to which message.
+func (s *status) readPartition(ctx context.Context, d *desk, p int, registered map[registry.ID]*registry.Satellite) (counted int, readTo uint64, err error) {
 	r, _, err := d.reg.LoadTraffic(ctx, p)
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	sum := registry.Accounts{Totals: r.Totals}
 	for i := range r.Satellites {
@@ -283,9 +291,6 @@ func (s *status) readPartition(ctx context.Context, d *desk, p int, registered m
 	if x.Balance != 0 {
 		s.fault("partition %d: recipients and what became of them differ by %d", p, x.Balance)
 	}
-	if counted > 0 && last > r.ReadTo {
-		s.Accounts.Unread = max(s.Accounts.Unread, last-r.ReadTo)
-	}
 	a := &s.Accounts
 	a.Recipients += sum.Recipients
 	a.Delivered += sum.Delivered
@@ -295,14 +300,14 @@ func (s *status) readPartition(ctx context.Context, d *desk, p int, registered m
 	a.Owed += sum.Owed
 	pings, _, err := d.reg.LoadPing(ctx, p)
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	for _, ping := range pings.Satellites {
 		if sat := registered[ping.ID]; sat != nil && sat.Generation == ping.Generation && ping.Failing > 0 {
 			s.Satellites.Unreachable++
 		}
 	}
-	return counted, nil
+	return counted, r.ReadTo, nil
 }
 
 func (s *satelliteStatus) add(state registry.State) {
