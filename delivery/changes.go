@@ -202,8 +202,10 @@ func (w *Worker) Release(ctx context.Context, p int) []byte {
 		}
 		return f
 	})
-	if f.record != nil {
-		w.saver.traffic(context.WithoutCancel(ctx), []registry.TrafficRecord{*f.record})
+	if f.record != nil && !w.noFigures {
+		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), figuresAtLast)
+		defer cancel()
+		w.noFigures = !w.saver.traffic(last, []registry.TrafficRecord{*f.record})
 	}
 	return f.state
 }

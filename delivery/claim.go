@@ -36,6 +36,7 @@ type tally struct {
 
 // Claimed begins to serve a partition. Loading happens beside the loops.
 func (w *Worker) Claimed(p int, epoch uint64, state []byte) {
+	w.noFigures = false
 	if k := w.kept[p]; k.epoch > 0 && k.epoch+1 == epoch {
 		state = k.state
 		w.kept[p].epoch = epoch // until it is loaded, nothing newer is known

@@ -26,7 +26,11 @@ type bed struct {
 
 func newBed(t *testing.T) *bed {
 	t.Helper()
-	clus := clustertest.Start(t)
+	return newBedOn(t, clustertest.Start(t))
+}
+
+func newBedOn(t *testing.T, clus *cluster.Cluster) *bed {
+	t.Helper()
 	b := &bed{t: t, clus: clus, reg: registry.New(clus, clustertest.Logger(t)), cfg: DefaultConfig()}
 	b.cfg.Sole, b.cfg.Connections = true, 1000
 	b.cfg.RetryBase, b.cfg.RetryCap = 20*time.Millisecond, 200*time.Millisecond

@@ -150,9 +150,10 @@ func (s *saver) figures(ctx context.Context) {
 	}
 }
 
-// traffic writes figures. They may be older than the checkpoint or newer: each
-// carries the position that it belongs to.
-func (s *saver) traffic(ctx context.Context, records []registry.TrafficRecord) {
+// traffic writes figures, and tells whether it could. They may be older than the
+// checkpoint or newer: each carries the position that it belongs to.
+func (s *saver) traffic(ctx context.Context, records []registry.TrafficRecord) (written bool) {
+	written = true
 	for _, r := range records {
 		s.mu.Lock()
 		revision := s.revisions[r.Partition]
@@ -168,12 +169,14 @@ func (s *saver) traffic(ctx context.Context, records []registry.TrafficRecord) {
 			})
 			continue
 		}
+		written = false
 		if ctx.Err() != nil {
 			return
 		}
 		s.w.log.Warn("writing figures failed, trying again", "partition", r.Partition, "error", err)
 		s.retry(ctx, r)
 	}
+	return
 }
 
 // retry finds out what stands in the way: an outcome that was unknown leaves

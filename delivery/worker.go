@@ -21,7 +21,8 @@ const (
 	purgeEvery      = 5 * time.Second
 	checkpointEvery = 100 * time.Millisecond
 	trafficEvery    = time.Second
-	restEvery       = 5 * time.Second // of the reading position of partitions where nothing moves
+	figuresAtLast   = 500 * time.Millisecond // for a partition's figures when it is released
+	restEvery       = 5 * time.Second        // of the reading position of partitions where nothing moves
 )
 
 // Worker delivers the messages of the log to the satellites of the partitions
@@ -55,6 +56,10 @@ type Worker struct {
 	claims   [cluster.Partitions]context.CancelFunc
 
 	kept [cluster.Partitions]kept // touched by the member's goroutine alone
+	// noFigures says that figures could not be written while partitions are being
+	// released: the others' are not tried then. The next owner counts them from
+	// the log. It, too, is the member's goroutine's alone.
+	noFigures bool
 
 	read        atomic.Uint64
 	owned       atomic.Int64

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/co2relay/co2relay/cluster"
+	"github.com/co2relay/co2relay/cluster/clustertest"
 	"github.com/co2relay/co2relay/registry"
 	"github.com/co2relay/co2relay/satellite/satellitetest"
 )
@@ -288,4 +289,24 @@ func TestSendCountsAreExactAfterRestarts(t *testing.T) {
 		f, err := b.reg.Figures(t.Context(), id)
 		return err == nil && f.Traffic.Sent == 75 && f.Traffic.Received == 30 && f.Traffic.Own == 75 && f.Owed == 0
 	})
+}
+
+func TestAWorkerStopsSoonWithoutABroker(t *testing.T) {
+	t.Parallel()
+	srv := clustertest.StartServer(t, t.TempDir())
+	b := newBedOn(t, clustertest.Connect(t, srv))
+	_, stop := b.worker()
+	s := satellitetest.Start(t, satellitetest.Options{})
+	sender := b.registerAt(mustAddr("127.0.0.1:9"), "").ID
+	b.register(s, "")
+	b.publish(sender, 10)
+	b.wantAll(s, 10)
+	srv.Close()
+	stopped := make(chan struct{})
+	go func() { stop(); close(stopped) }()
+	select {
+	case <-stopped:
+	case <-time.After(time.Minute): // a try for each partition would take a quarter of an hour
+		t.Error("the worker has not stopped within a minute")
+	}
 }

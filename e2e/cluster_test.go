@@ -237,6 +237,13 @@ func (s *stack) downUp(f *traffic) {
 	f.flows(200)
 	f.stop()
 	f.running.Wait()
+	s.compose("stop")
+	for _, end := range strings.Fields(s.run("sh", "-c", `docker ps -aq --filter label=com.docker.compose.project=`+project+
+		` | xargs docker inspect -f '{{index .Config.Labels "com.docker.compose.service"}}={{.State.ExitCode}}'`)) {
+		if !strings.HasSuffix(end, "=0") {
+			s.t.Errorf("stopped: got exit code %s, want 0 of all", end)
+		}
+	}
 	s.compose("down")
 	s.up()
 	f.url = s.url()

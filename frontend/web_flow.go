@@ -65,11 +65,13 @@ type flow struct {
 	mu       sync.Mutex
 	speakers []string  // latest first
 	blind    time.Time // until when the log's messages are not asked for
+	blindFor time.Duration
 }
 
 const (
 	flowPatience = 2 * time.Second
-	flowBlind    = time.Minute
+	flowBlind    = 5 * time.Second // after a first failure, and twice as long after each further one
+	flowBlindCap = time.Minute
 )
 
 // isBlind tells whether the log's messages could not be read lately: a broker
@@ -84,7 +86,15 @@ func (s *flow) isBlind() bool {
 func (s *flow) goBlind() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.blind = time.Now().Add(flowBlind)
+	s.blindFor = min(max(2*s.blindFor, flowBlind), flowBlindCap)
+	s.blind = time.Now().Add(s.blindFor)
+}
+
+// sees notes that the log's messages can be read.
+func (s *flow) sees() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.blindFor = 0
 }
 
 func (s *flow) spoke(messages []flowMessage) {
@@ -125,6 +135,7 @@ func (f *Frontend) lastMessages(ctx context.Context, after uint64, most int) ([]
 	if err != nil {
 		return nil, last, fmt.Errorf("read the log's end: %w", err)
 	}
+	f.flow.sees()
 	messages := make([]flowMessage, 0, len(entries))
 	for i := range entries {
 		messages = append(messages, f.flowMessageOf(&entries[i]))

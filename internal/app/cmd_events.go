@@ -2,7 +2,6 @@ package app
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"slices"
@@ -104,15 +103,10 @@ func (e *eventFilter) show(out io.Writer, ev cluster.Event) error {
 	if !e.wants(ev) {
 		return nil
 	}
-	line := eventLine(ev)
 	if e.asJSON {
-		b, err := json.Marshal(ev)
-		if err != nil {
-			return err
-		}
-		line = string(b)
+		return writeJSON(out, ev, "")
 	}
-	_, err := fmt.Fprintln(out, line)
+	_, err := fmt.Fprintln(out, eventLine(ev))
 	return err
 }
 

@@ -2,7 +2,6 @@ package app
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -82,9 +81,7 @@ func explainCommand(ctx context.Context, args []string, std streams) int {
 			if !asJSON {
 				return ExitOK, e.print(std.out)
 			}
-			enc := json.NewEncoder(std.out)
-			enc.SetIndent("", "  ")
-			return ExitOK, enc.Encode(e)
+			return ExitOK, writeJSON(std.out, e, "  ")
 		},
 	}.main(ctx, args, std)
 }

@@ -3,7 +3,6 @@ package app
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"os"
@@ -120,7 +119,7 @@ func satellitesCommand(ctx context.Context, args []string, std streams) int {
 	return deskCommand{
 		name: "satellites", usage: satellitesUsage,
 		bind: func(f *flagSet) {
-			f.StringVar(&state, "state", "", "only those in this state: idle, live, behind or parked")
+			f.StringVar(&state, "state", "", "only those in this state: idle, live, behind (catching up) or parked (not reached)")
 			f.StringVar(&search, "search", "", "only those with this text in nick or host id")
 			f.StringVar(&order, "sort", "nick", "column to sort by: "+strings.Join(orderNames, ", "))
 			f.BoolVar(&asJSON, "json", false, "one JSON object a line")
@@ -142,10 +141,8 @@ func satellitesCommand(ctx context.Context, args []string, std streams) int {
 			})
 			sortList(all, order)
 			if asJSON {
-				out := json.NewEncoder(std.out)
-				out.SetEscapeHTML(false)
 				for i := range all {
-					if e := out.Encode(&all[i]); e != nil {
+					if e := writeJSON(std.out, &all[i], ""); e != nil {
 						return ExitError, fmt.Errorf("print satellites: %w", e)
 					}
 				}

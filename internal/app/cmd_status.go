@@ -2,7 +2,6 @@ package app
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
@@ -36,9 +35,7 @@ func statusCommand(ctx context.Context, args []string, std streams) int {
 				return ExitError, err
 			}
 			if asJSON {
-				e := json.NewEncoder(std.out)
-				e.SetIndent("", "  ")
-				err = e.Encode(s)
+				err = writeJSON(std.out, s, "  ")
 			} else {
 				err = s.print(std.out)
 			}

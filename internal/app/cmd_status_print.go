@@ -33,7 +33,7 @@ func (s *status) print(out io.Writer) error {
 	}
 	line("log", "%d messages, %s%s, msg_id %s to %s", s.Log.Messages, bytesText(s.Log.Bytes), limit, s.Log.First, s.Log.Last)
 	x := &s.Satellites
-	line("satellites", "%d of %d: %d idle, %d live, %d behind, %d parked, %d new; %d do not answer pings",
+	line("satellites", "%d of %d: %d idle, %d live, %d catching up, %d not reached, %d new; %d do not answer pings",
 		x.Registered, x.Max, x.Idle, x.Live, x.Behind, x.Parked, x.New, x.Unreachable)
 	a := &s.Accounts
 	line("accounts", "%d messages accepted, %d not counted yet", a.Messages, a.Unread)

@@ -47,7 +47,7 @@ func (f *flagSet) parse(args []string) error {
 	f.VisitAll(func(flag *pflag.Flag) {
 		flag.Value = &lenient{Value: flag.Value, name: "--" + flag.Name, set: f}
 	})
-	if err := f.Parse(args); err != nil {
+	if err := f.Parse(f.withoutUnknown(args)); err != nil {
 		if errors.Is(err, pflag.ErrHelp) {
 			return err
 		}
@@ -64,6 +64,33 @@ func (f *flagSet) parse(args []string) error {
 		flag.Changed = true
 	})
 	return errors.Join(f.faults...)
+}
+
+// withoutUnknown takes out, and notes, the flags that there are not: pflag would
+// end at the first one and say nothing of what is wrong behind it.
+func (f *flagSet) withoutUnknown(args []string) (known []string) {
+	for i := 0; i < len(args); i++ {
+		name, isLong := strings.CutPrefix(args[i], "--")
+		if !isLong {
+			known = append(known, args[i])
+			continue
+		}
+		if name == "" {
+			return append(known, args[i:]...)
+		}
+		name, _, hasValue := strings.Cut(name, "=")
+		flag := f.Lookup(name)
+		if flag == nil && name != "help" {
+			f.faults = append(f.faults, fmt.Errorf("unknown flag: --%s", name))
+			continue
+		}
+		known = append(known, args[i])
+		if flag != nil && !hasValue && flag.NoOptDefVal == "" && i+1 < len(args) {
+			i++ // its value, whatever that looks like
+			known = append(known, args[i])
+		}
+	}
+	return known
 }
 
 // printHelp shows the usage and every flag with its default and its variable.

@@ -3,7 +3,6 @@ package app
 import (
 	"bufio"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -107,11 +106,11 @@ func (t *satelliteTool) print(_ context.Context, n satellite.Notification) error
 		return satellite.Later(0)
 	}
 	members := slices.DeleteFunc(n.Members, func(m satellite.Member) bool { return m.Name == "dedup_id" })
-	line, err := json.Marshal(printed{n.MsgID, n.Sender, n.Data, members})
+	line, err := encodeJSON(printed{n.MsgID, n.Sender, n.Data, members}, "")
 	if err != nil {
 		return fmt.Errorf("print message %s: %w", n.MsgID, err)
 	}
-	if _, err := t.stdout.Write(append(line, '\n')); err != nil {
+	if _, err := t.stdout.Write(line); err != nil {
 		t.stop(fmt.Errorf("print message %s: %w", n.MsgID, err))
 		return satellite.Later(0)
 	}

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -253,5 +254,39 @@ func TestJSONKeepsTheOrderOfMembersAndIsReadWhole(t *testing.T) {
 		if v, err := parseJSON(bad); err == nil {
 			t.Errorf("%.20s: got %v, want an error", bad, v)
 		}
+	}
+}
+
+func TestJSONCannotMoveATerminalsCursor(t *testing.T) {
+	t.Parallel()
+	const text = "a\x1b[2J\u009b1m\u202e<\U000e0041>é\n"
+	b, err := encodeJSON(map[string]string{"nick": text}, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := `{"nick":"a\u001b[2J\u009b1m\u202e<\udb40\udc41>é\n"}` + "\n"; string(b) != want {
+		t.Errorf("got %s, want %s", b, want)
+	}
+	var back map[string]string
+	if err := json.Unmarshal(b, &back); err != nil || back["nick"] != text {
+		t.Errorf("read back: got %q, %v, want %q", back["nick"], err, text)
+	}
+}
+
+func TestEveryWrongFlagIsReportedAtOnce(t *testing.T) {
+	t.Parallel()
+	f := newFlagSet("test", "")
+	f.lookup = func(string) (string, bool) { return "", false }
+	nick := f.String("nick", "", "")
+	on := f.Bool("on", false, "")
+	f.Int("number", 0, "")
+	err := f.parse([]string{"--nick", "--odd", "--nix", "--number=x", "--no", "--on", "word", "--", "--after"})
+	for _, want := range []string{"unknown flag: --nix", "unknown flag: --no", `--number: "x" is not a whole number`} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v, want %q in it", err, want)
+		}
+	}
+	if *nick != "--odd" || !*on || !slices.Equal(f.Args(), []string{"word", "--after"}) {
+		t.Errorf("got nick %q, on %t, arguments %q; want --odd, true, word and --after", *nick, *on, f.Args())
 	}
 }
