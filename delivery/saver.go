@@ -152,8 +152,8 @@ func (s *saver) figures(ctx context.Context) {
 
 // traffic writes figures, and tells whether it could. They may be older than the
 // checkpoint or newer: each carries the position that it belongs to.
-func (s *saver) traffic(ctx context.Context, records []registry.TrafficRecord) (written bool) {
-	written = true
+func (s *saver) traffic(ctx context.Context, records []registry.TrafficRecord) bool {
+	written := true
 	for _, r := range records {
 		s.mu.Lock()
 		revision := s.revisions[r.Partition]
@@ -171,12 +171,12 @@ func (s *saver) traffic(ctx context.Context, records []registry.TrafficRecord) (
 		}
 		written = false
 		if ctx.Err() != nil {
-			return
+			return written
 		}
 		s.w.log.Warn("writing figures failed, trying again", "partition", r.Partition, "error", err)
 		s.retry(ctx, r)
 	}
-	return
+	return written
 }
 
 // retry finds out what stands in the way: an outcome that was unknown leaves
