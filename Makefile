@@ -30,10 +30,10 @@ lint:
 	$(GO) vet ./...
 	$(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0 run ./...
 
-# Each fuzz target for FUZZTIME; one at a time, as go test wants it.
-FUZZTIME ?= 10s
+# FUZZINPUTS inputs for each fuzz target; one at a time, as go test wants it.
+FUZZINPUTS ?= 30000
 fuzz:
-	.ci/fuzz $(FUZZTIME)
+	.ci/fuzz $(FUZZINPUTS)
 
 # FAULTFLAGS=-short is the set that the gate runs.
 faults:
