@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -39,8 +40,12 @@ type Answer struct {
 
 const (
 	askSubjects = "co2.ask."
-	askTry      = 4 * time.Second // the owner writes a checkpoint before it answers
-	askPause    = 250 * time.Millisecond
+	// Answers have subjects of their own: so the broker need not remember what each worker may answer to, which it would do
+	// for every message of the log that it sends to one.
+	answerSubjects = "co2.answer."
+
+	askTry   = 4 * time.Second // the owner writes a checkpoint before it answers
+	askPause = 250 * time.Millisecond
 )
 
 // ErrNoOwner says that nobody who owns the partition answered.
@@ -73,9 +78,21 @@ func (c *Cluster) askOnce(ctx context.Context, partition int, body []byte) (Answ
 	ctx, cancel := c.try(ctx, askTry)
 	defer cancel()
 	var a Answer
-	m, err := c.nc.RequestWithContext(ctx, askSubjects+strconv.Itoa(partition), body)
+	reply := answerSubjects + rand.Text()
+	sub, err := c.nc.SubscribeSync(reply)
 	if err != nil {
 		return a, err
+	}
+	defer func() { _ = sub.Unsubscribe() }()
+	if err := c.nc.PublishRequest(askSubjects+strconv.Itoa(partition), reply, body); err != nil {
+		return a, err
+	}
+	m, err := sub.NextMsgWithContext(ctx)
+	if err != nil {
+		return a, err
+	}
+	if len(m.Data) == 0 { // the broker's own answer: no worker listens
+		return a, nats.ErrNoResponders
 	}
 	if err := json.Unmarshal(m.Data, &a); err != nil {
 		return a, fmt.Errorf("decode answer: %w", err)

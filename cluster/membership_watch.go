@@ -107,11 +107,11 @@ func (w *watcher) look(ctx context.Context) bool {
 		return false
 	}
 	w.failing = false
-	w.countSilence(sent)
 	if w.own == 0 || w.own < renewed {
 		signal(m.renewNow) // not there yet, or buried: the others must see us first
 		return false
 	}
+	w.countSilence(sent)
 	if w.sole {
 		w.sole = false
 		for _, s := range w.seen {

@@ -179,7 +179,7 @@ func TestEachRoleMayDoNoMore(t *testing.T) {
 	for user, subjects := range map[string][]string{
 		"setup":    {"co2.relay", satellites, bodies, direct, remove, consume, "$KV.SATELLITES.aa", "$JS.API.STREAM.UPDATE.RELAY"},
 		"frontend": {bodies, direct, remove, consume, "$KV.PARTITIONS.delivery.00", "$KV.STATS.delivery.00", "$KV.WORKERS.x", "$JS.API.STREAM.CREATE.X", "$JS.API.STREAM.UPDATE.SEATS", "$JS.API.STREAM.PURGE.KV_SATELLITES"},
-		"delivery": {"co2.relay", "co2.seat", "$KV.SATELLITES.aa", "$KV.PARTITIONS.pinger.00", "$KV.STATS.pinger.00", "$KV.WORKERS.pinger.x", remove, "$JS.API.STREAM.MSG.DELETE.RELAY", "co2.ask.0"},
+		"delivery": {"co2.relay", "co2.seat", "$KV.SATELLITES.aa", "$KV.PARTITIONS.pinger.00", "$KV.STATS.pinger.00", "$KV.WORKERS.pinger.x", remove, "$JS.API.STREAM.MSG.DELETE.RELAY", "co2.ask.0", "_INBOX.admin.x"},
 		"pinger":   {"co2.relay", "co2.seat", bodies, direct, consume, remove, "$KV.PARTITIONS.delivery.00", "$KV.STATS.delivery.00", "$JS.API.STREAM.PURGE.RELAY"},
 		"observer": {"co2.relay", "co2.event.x", satellites, bodies, direct, consume, "$JS.API.CONSUMER.CREATE.KV_SATELLITES.x", "$JS.API.CONSUMER.CREATE.RELAY", "$JS.API.CONSUMER.MSG.NEXT.KV_SATELLITES.x", remove, "$KV.SATELLITES.aa", "$JS.API.STREAM.PURGE.EVENTS", "$JS.API.STREAM.MSG.DELETE.EVENTS"},
 	} {

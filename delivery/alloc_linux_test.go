@@ -30,8 +30,9 @@ func newFanOut(t testing.TB, satellites int) *fanOut {
 	lp := &loop{
 		cfg: DefaultConfig(), ring: newRing(32 << 20), alive: func() bool { return true }, emit: func(eventOf) {},
 		owned: new(atomic.Int64), world: machine{}, ctx: ctx, met: &loopMetrics{}, zero: time.Now(), parts: make(map[int]*partition), window: mostYoung,
+		budget: budget{limit: 10_000},
 	}
-	s, err := newSender(lp, 10_000)
+	s, err := newSender(lp)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -71,11 +71,12 @@ func (lp *loop) takePlace(l *lane) bool {
 }
 
 // freePlaces takes the places of lanes that wait for an answer: satellites that
-// hang must not keep others from catching up. They get a place again with the
-// answer.
+// hang must not keep others from catching up, nor blocks in memory beyond what
+// the cache may hold. They get a place again with the answer.
 func (lp *loop) freePlaces() {
 	for l := lp.calls.oldest; l != nil && lp.now-l.started >= int64(placePatience); l = l.nextCall {
 		lp.leavePlace(l)
+		l.block = nil
 	}
 }
 

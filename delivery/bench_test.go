@@ -55,7 +55,7 @@ func (s *atOnce) poll(bool) {
 
 // benchWorker is a worker of one loop with a partition of these satellites,
 // without a broker. Calls makes its sender; nil: the real one.
-func benchWorker(b *testing.B, addrs []string, calls func(lp *loop, limit int) (sender, error)) (*Worker, *loop) {
+func benchWorker(b testing.TB, addrs []string, calls func(lp *loop) (sender, error)) (*Worker, *loop) {
 	b.Helper()
 	cfg := DefaultConfig()
 	cfg.Loops, cfg.Connections = 1, 10_000
@@ -108,7 +108,7 @@ func turn(lp *loop) {
 	}
 }
 
-func newAtOnce(lp *loop, _ int) (sender, error) { return &atOnce{lp: lp}, nil }
+func newAtOnce(lp *loop) (sender, error) { return &atOnce{lp: lp}, nil }
 
 // BenchmarkLanes is what a loop does for a delivery, the calls themselves left
 // out; an operation is a delivery.

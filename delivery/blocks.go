@@ -71,6 +71,7 @@ type blockCache struct {
 type blockLoad struct {
 	from  uint64
 	ready []func()
+	void  bool // of a log that has gone back since
 }
 
 func newBlockCache(log logReader, limit int, hlog hclog.Logger) *blockCache {
@@ -124,7 +125,7 @@ func (c *blockCache) load(ctx context.Context, l *blockLoad) {
 	defer func() { <-c.slots }()
 	for {
 		b, err := c.read(ctx, l.from)
-		if err == nil || ctx.Err() != nil {
+		if err == nil || ctx.Err() != nil || c.isVoid(l) {
 			c.finish(l, b)
 			return
 		}
@@ -141,7 +142,7 @@ func (c *blockCache) finish(l *blockLoad, b *block) {
 			break
 		}
 	}
-	if b != nil {
+	if b != nil && !l.void {
 		c.insert(b)
 	}
 	ready := l.ready
@@ -149,6 +150,24 @@ func (c *blockCache) finish(l *blockLoad, b *block) {
 	for _, f := range ready {
 		f()
 	}
+}
+
+// clear forgets everything: the log went back, and other messages will have
+// these numbers. What is being read ends without a block, and whoever waits for
+// it asks again.
+func (c *blockCache) clear() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.blocks, c.bytes = nil, 0
+	for _, l := range c.loading {
+		l.void = true
+	}
+}
+
+func (c *blockCache) isVoid(l *blockLoad) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return l.void
 }
 
 func (c *blockCache) insert(b *block) {

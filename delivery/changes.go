@@ -263,13 +263,7 @@ func (lp *loop) idleNow(p int) bool {
 func (lp *loop) cut(part *partition) {
 	part.resting = true
 	for _, l := range part.lanes {
-		if l.state == calling {
-			lp.sender.abort(l)
-			lp.calls.remove(l)
-			part.calls--
-			l.epoch++
-			l.msg, l.state = nil, parked
-		}
+		lp.giveUp(l)
 	}
 }
 

@@ -15,6 +15,7 @@ type conn struct {
 	fd         int
 	stamp      int32 // tells this connection from an earlier one with its descriptor
 	lane       *lane
+	place      place
 	parser     caller.Parser
 	connecting bool
 	busy       bool

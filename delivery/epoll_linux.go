@@ -28,10 +28,7 @@ type epollSender struct {
 	conns []*conn            // by descriptor
 	stamp int32
 
-	open    int
-	limit   int
-	unused  connList
-	starved []*lane // calls that wait for a connection
+	unused connList
 
 	out  []byte // scratch for a request
 	in   []byte // scratch for an answer
@@ -44,7 +41,7 @@ const (
 	maxEvents = 128
 )
 
-func newSender(lp *loop, limit int) (sender, error) {
+func newSender(lp *loop) (sender, error) {
 	ep, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err != nil {
 		return nil, fmt.Errorf("create epoll: %w", err)
@@ -55,9 +52,10 @@ func newSender(lp *loop, limit int) (sender, error) {
 		return nil, fmt.Errorf("create eventfd: %w", err)
 	}
 	s := &epollSender{
-		lp: lp, net: newNetSender(lp, limit), ep: ep, event: event, limit: limit,
+		lp: lp, net: newNetSender(lp), ep: ep, event: event,
 		ready: make([]unix.EpollEvent, maxEvents), in: make([]byte, inBuffer), out: make([]byte, 0, copyLimit),
 	}
+	lp.budget.evict = s.evict
 	s.wait = func(fd uintptr) bool {
 		s.have, _ = unix.EpollWait(int(fd), s.ready, 0)
 		return s.have > 0
@@ -157,18 +155,20 @@ func (s *epollSender) sweep(now int64) {
 	}
 }
 
-// dial opens a connection for a lane's call. Within the budget: a quarter of
-// it is kept for satellites whose last call succeeded.
+// evict closes the connection unused for longest, of https satellites only when
+// there is no other: those cost more to open again.
+func (s *epollSender) evict() bool {
+	if s.unused.oldest == nil {
+		return s.net.evict()
+	}
+	s.drop(s.unused.oldest)
+	return true
+}
+
+// dial opens a connection for a lane's call, when there is room for one.
 func (s *epollSender) dial(l *lane, twin, triedTwin bool) {
-	limit := s.limit
-	if !l.everWorked {
-		limit -= limit / 4
-	}
-	if s.open >= limit && s.unused.oldest != nil {
-		s.drop(s.unused.oldest)
-	}
-	if s.open >= limit {
-		s.starved = append(s.starved, l)
+	var held place
+	if !s.lp.budget.take(&held, l) {
 		return
 	}
 	addr := l.sat.Addr
@@ -177,16 +177,16 @@ func (s *epollSender) dial(l *lane, twin, triedTwin bool) {
 	}
 	fd, err := connect(addr)
 	if err != nil {
+		s.lp.budget.give(&held)
 		s.fail(l, "connect", err)
 		return
 	}
 	s.stamp++
-	c := &conn{fd: fd, stamp: s.stamp, lane: l, connecting: true, busy: true, twin: twin, triedTwin: triedTwin}
+	c := &conn{fd: fd, stamp: s.stamp, lane: l, place: held, connecting: true, busy: true, twin: twin, triedTwin: triedTwin}
 	for fd >= len(s.conns) {
 		s.conns = append(s.conns, make([]*conn, max(64, len(s.conns)))...)
 	}
 	s.conns[fd] = c
-	s.open++
 	l.conn = c
 	event := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLRDHUP | unix.EPOLLET, Fd: int32(fd), Pad: c.stamp}
 	if err := unix.EpollCtl(s.ep, unix.EPOLL_CTL_ADD, fd, &event); err != nil {
@@ -195,30 +195,19 @@ func (s *epollSender) dial(l *lane, twin, triedTwin bool) {
 	}
 }
 
-// drop closes a connection. A call that waits for one gets its turn.
+// drop closes a connection.
 func (s *epollSender) drop(c *conn) {
 	if s.conns[c.fd] != c {
 		return
 	}
 	s.conns[c.fd] = nil
 	unix.Close(c.fd)
-	s.open--
+	s.lp.budget.give(&c.place)
 	if !c.busy {
 		s.unused.remove(c)
 	}
 	if c.lane.conn == c {
 		c.lane.conn = nil
-	}
-	if len(s.starved) > 0 {
-		l := s.starved[0]
-		s.starved = s.starved[1:]
-		if l.state == calling && l.conn == nil {
-			s.lp.post(func() {
-				if l.state == calling && l.conn == nil {
-					s.dial(l, l.loop6, false)
-				}
-			})
-		}
 	}
 }
 
@@ -237,7 +226,9 @@ func (s *epollSender) failConn(c *conn, reason string, err error) {
 	}
 	if c.reused && !c.parser.Started() && !l.retriedOnce {
 		l.retriedOnce = true
-		s.dial(l, c.twin, false)
+		if s.lp.mayCall(l) {
+			s.dial(l, c.twin, false)
+		}
 		return
 	}
 	s.fail(l, reason, err)
@@ -272,7 +263,7 @@ func (s *epollSender) connected(c *conn) bool {
 	}
 	if err == nil {
 		c.connecting = false
-		return s.write(c)
+		return s.lp.mayCall(c.lane) && s.write(c)
 	}
 	l := c.lane
 	s.drop(c)
@@ -420,9 +411,10 @@ func (s *epollSender) answered(c *conn, last []byte) {
 // the loop.
 func (s *epollSender) settle(c *conn, o outcome, closing bool) {
 	l := c.lane
-	if closing {
+	if closing || o.verdict == caller.Failed {
 		s.drop(c)
 	} else {
+		s.lp.budget.prove(&c.place)
 		c.busy = false
 		c.usedAt = s.lp.now
 		s.unused.add(c)

@@ -9,6 +9,7 @@ import (
 var (
 	errTimeout      = errors.New("no complete answer within --notify-timeout")
 	errNoConnection = errors.New("no connection was free within --notify-timeout; raise the limit of open files")
+	errLapsed       = errors.New("the lease ended before the call was sent")
 )
 
 func statusError(addr netip.AddrPort, status int) error {

@@ -3,6 +3,7 @@ package delivery
 import (
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/co2relay/co2relay/cluster"
@@ -34,7 +35,7 @@ type eventLog struct {
 	clus   *cluster.Cluster
 	worker string
 	now    func() time.Time
-	tell   func(eventOf)
+	tell   func(ev eventOf, done func(written bool))
 	mu     sync.Mutex
 	recent map[eventKey]*gathered
 	states map[registry.ID]*stateTold
@@ -56,6 +57,13 @@ type stateTold struct {
 	pending         eventOf // kind "": none
 	parked, resumed time.Time
 	pause           time.Duration // until parked is told again
+	last            *telling      // the last one told
+}
+
+// telling is an event on its way to the stream.
+type telling struct {
+	event eventOf
+	lost  atomic.Bool // it was not written
 }
 
 func newEventLog(clus *cluster.Cluster, worker string) *eventLog {
@@ -63,7 +71,7 @@ func newEventLog(clus *cluster.Cluster, worker string) *eventLog {
 		clus: clus, worker: worker, now: time.Now,
 		recent: make(map[eventKey]*gathered), states: make(map[registry.ID]*stateTold),
 	}
-	e.tell = func(ev eventOf) { e.publish(ev, nil) }
+	e.tell = e.publish
 	return e
 }
 
@@ -85,7 +93,7 @@ func (e *eventLog) add(ev eventOf) {
 		return
 	}
 	e.recent[key] = &gathered{since: e.now()}
-	e.tell(ev)
+	e.tell(ev, nil)
 }
 
 // addState tells that a satellite parked or resumed, or keeps it until its time
@@ -126,8 +134,26 @@ func (e *eventLog) tellState(s *stateTold) {
 	default:
 		return
 	}
-	e.tell(s.pending)
-	s.pending = eventOf{}
+	e.tellPending(s)
+}
+
+func (e *eventLog) tellPending(s *stateTold) {
+	t := &telling{event: s.pending}
+	s.last, s.pending = t, eventOf{}
+	e.tell(t.event, func(written bool) { t.lost.Store(!written) })
+}
+
+// again has the last one told once more when it was not written: a burst can be
+// more than the events' queue holds, and how things are must be told in the end.
+func (s *stateTold) again() {
+	if s.last == nil || !s.last.lost.Load() {
+		return
+	}
+	if s.pending.kind == "" {
+		s.pending = s.last.event
+		s.parked, s.resumed = time.Time{}, time.Time{}
+	}
+	s.last = nil
 }
 
 // flush publishes what was gathered for long enough. At the end (all) it
@@ -144,14 +170,14 @@ func (e *eventLog) flush(all bool) {
 			delete(e.recent, key)
 			continue
 		}
-		e.tell(g.event)
+		e.tell(g.event, nil)
 		e.recent[key] = &gathered{since: now}
 	}
 	for id, s := range e.states {
+		s.again()
 		switch {
 		case all && s.pending.kind != "":
-			e.tell(s.pending)
-			s.pending = eventOf{}
+			e.tellPending(s)
 		case s.pending.kind != "":
 			e.tellState(s)
 		case now.Sub(s.parked) >= s.pause && now.Sub(s.resumed) >= eventPause:

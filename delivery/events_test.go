@@ -12,12 +12,19 @@ type eventBook struct {
 	*eventLog
 	at   time.Time
 	told []string
+	full bool // the queue: what is told is lost
 }
 
 func newEventBook() *eventBook {
 	b := &eventBook{eventLog: newEventLog(nil, "test"), at: time.Unix(1_000_000, 0)}
 	b.now = func() time.Time { return b.at }
-	b.tell = func(ev eventOf) {
+	b.tell = func(ev eventOf, done func(bool)) {
+		if done != nil {
+			done(!b.full)
+		}
+		if b.full {
+			return
+		}
 		b.told = append(b.told, fmt.Sprintf("%s %d at %s", ev.kind, ev.count, b.at.Sub(time.Unix(1_000_000, 0))))
 	}
 	return b
@@ -86,4 +93,24 @@ func TestTheLastToldOfAFlappingSatelliteIsHowItIs(t *testing.T) {
 	if len(b.states)+len(b.recent) != 0 {
 		t.Errorf("remembers %d satellites, want none after a quiet time", len(b.states)+len(b.recent))
 	}
+}
+
+func TestAStateThatFoundNoRoomIsToldInTheEnd(t *testing.T) {
+	t.Parallel()
+	b := newEventBook()
+	b.add(eventOf{kind: "parked", sat: "a", count: 1})
+	b.want(t, "it parks", "parked 1 at 0s")
+	b.full = true
+	b.add(eventOf{kind: "resumed", sat: "a"})
+	b.pass(3*time.Second, nil)
+	b.want(t, "no room")
+	b.full = false
+	b.pass(5*time.Minute, nil)
+	b.want(t, "room again", "resumed 0 at 4s")
+	b.full = true
+	b.add(eventOf{kind: "parked", sat: "b", count: 1})
+	b.full = false
+	b.add(eventOf{kind: "resumed", sat: "b"})
+	b.pass(5*time.Minute, nil)
+	b.want(t, "overtaken by the contrary", "resumed 0 at 5m3s")
 }

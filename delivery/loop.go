@@ -57,7 +57,8 @@ type loop struct {
 	ring   *ring
 	blocks *blockCache
 	sender sender
-	alive  func() bool   // may this worker call at all
+	budget budget
+	alive  func() bool   // may this worker call at all; from any goroutine
 	owned  *atomic.Int64 // partitions of the worker
 	world  world
 	emit   func(eventOf)
@@ -114,8 +115,12 @@ func (lp *loop) tick() {
 	lp.tickDue.Store(false)
 	limit := int64(lp.cfg.NotifyTimeout)
 	for l := lp.calls.oldest; l != nil && lp.now-l.started >= limit; l = lp.calls.oldest {
+		o := outcome{verdict: caller.Failed, reason: "timeout", err: errTimeout}
+		if l.waits {
+			o.reason, o.err = "connections", errNoConnection
+		}
 		lp.sender.abort(l)
-		lp.settle(l, outcome{verdict: caller.Failed, reason: "timeout", err: errTimeout})
+		lp.settle(l, o)
 	}
 	if lp.places >= lp.cfg.Behind {
 		lp.freePlaces()
@@ -134,6 +139,11 @@ func (lp *loop) tick() {
 // if it has nothing else to do.
 func (lp *loop) start() (wait time.Duration) {
 	lp.calls.age(lp.now - int64(youngFor))
+	for l := lp.budget.next(); l != nil; l = lp.budget.next() {
+		if lp.mayCall(l) {
+			lp.sender.call(l, l.msg)
+		}
+	}
 	for range startsPerTurn {
 		if lp.calls.young >= lp.window {
 			break
@@ -215,10 +225,35 @@ func (lp *loop) advance(l *lane) {
 }
 
 func (lp *loop) call(l *lane, m *message) {
-	l.state, l.msg, l.started, l.retriedOnce = calling, m, lp.now, false
+	l.state, l.msg, l.started, l.retriedOnce, l.waits = calling, m, lp.now, false, false
 	lp.calls.add(l)
 	l.part.calls++
 	lp.sender.call(l, m)
+}
+
+// mayCall asks the lease again for a call that is not sent yet because it waited
+// for its connection. It is given up when the lease is over: somebody else may
+// be calling the satellite.
+func (lp *loop) mayCall(l *lane) bool {
+	if lp.alive() {
+		return true
+	}
+	lp.giveUp(l)
+	lp.rest(l)
+	return false
+}
+
+// giveUp ends a lane's call, if one is under way, without an outcome: its
+// message stays undone.
+func (lp *loop) giveUp(l *lane) {
+	if l.state != calling {
+		return
+	}
+	lp.sender.abort(l)
+	lp.calls.remove(l)
+	l.part.calls--
+	l.epoch++
+	l.msg, l.state = nil, parked
 }
 
 // expire moves a lane over messages that it will never get.
@@ -365,7 +400,14 @@ func (lp *loop) rewind(last uint64) bool {
 	for _, p := range lp.parts {
 		p.readTo = min(p.readTo, last)
 		for _, l := range p.lanes {
+			gone := l.state == calling && l.msg.seq > last
+			if gone {
+				lp.giveUp(l)
+			}
 			l.next, l.counted, l.block = min(l.next, last+1), min(l.counted, last), nil
+			if gone {
+				lp.enqueue(l)
+			}
 		}
 		p.moved()
 	}
@@ -384,11 +426,7 @@ func (lp *loop) addLane(p *partition, sat *registry.Satellite, position uint64) 
 
 // removeLane ends a lane and everything that it has under way.
 func (lp *loop) removeLane(l *lane) {
-	if l.state == calling {
-		lp.sender.abort(l)
-		lp.calls.remove(l)
-		l.part.calls--
-	}
+	lp.giveUp(l)
 	lp.sender.idle(l)
 	lp.retries.remove(l)
 	lp.leavePlace(l)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"os"
 	"sync"
 	"syscall"
 	"time"
@@ -15,29 +16,32 @@ import (
 // under way. It serves satellites that registered https, and everything on
 // systems without epoll.
 type netSender struct {
-	lp    *loop
-	slots chan struct{} // connections
-	wg    sync.WaitGroup
-	used  map[*lane]*netConn // lanes with a connection or a call under way
+	lp   *loop
+	wg   sync.WaitGroup
+	used map[*lane]*netConn // lanes with a connection or a call under way
 }
 
 // netConn is a lane's connection. While a call is under way it belongs to the
 // call's goroutine, else to the loop.
 type netConn struct {
+	place  place
 	conn   net.Conn // nil before the first call has opened it
 	cancel context.CancelFunc
 	busy   bool
 	usedAt int64
 }
 
-func newNetSender(lp *loop, limit int) *netSender {
-	return &netSender{lp: lp, slots: make(chan struct{}, max(1, limit/4)), used: make(map[*lane]*netConn)}
+func newNetSender(lp *loop) *netSender {
+	return &netSender{lp: lp, used: make(map[*lane]*netConn)}
 }
 
 func (s *netSender) call(l *lane, m *message) {
 	nc := s.used[l]
 	if nc == nil {
 		nc = &netConn{}
+		if !s.lp.budget.take(&nc.place, l) {
+			return
+		}
 		s.used[l] = nc
 	}
 	nc.busy = true
@@ -65,24 +69,22 @@ func (s *netSender) exchange(ctx context.Context, t caller.Target, request []byt
 		if err == nil {
 			return s.judge(conn, t, &p)
 		}
-		s.closeConn(conn)
+		conn.Close()
 		if p.Started() || ctx.Err() != nil {
 			return nil, failure(err)
 		}
 	}
-	select {
-	case s.slots <- struct{}{}:
-	case <-ctx.Done():
-		return nil, outcome{verdict: caller.Failed, reason: "connections", err: errNoConnection}
-	}
 	conn, err := caller.Dial(ctx, t, s.lp.cfg.TLS)
 	if err != nil {
-		<-s.slots
 		return nil, failure(err)
+	}
+	if !s.lp.alive() { // opening it took its time
+		conn.Close()
+		return nil, outcome{verdict: caller.Failed, err: errLapsed}
 	}
 	var p caller.Parser
 	if err := s.once(ctx, conn, request, &p); err != nil {
-		s.closeConn(conn)
+		conn.Close()
 		return nil, failure(err)
 	}
 	return s.judge(conn, t, &p)
@@ -101,8 +103,8 @@ func (s *netSender) judge(conn net.Conn, t caller.Target, p *caller.Parser) (net
 	if v == caller.Failed {
 		o.err = statusError(t.Addr, a.Status)
 	}
-	if a.Close || t.Close {
-		s.closeConn(conn)
+	if a.Close || t.Close || v == caller.Failed {
+		conn.Close()
 		conn = nil
 	}
 	return conn, o
@@ -113,7 +115,7 @@ func failure(err error) outcome {
 	o := outcome{verdict: caller.Failed, reason: "closed", err: err}
 	var op *net.OpError
 	switch {
-	case errors.Is(err, context.DeadlineExceeded) || errors.Is(err, syscall.ETIMEDOUT):
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, syscall.ETIMEDOUT):
 		o.reason, o.err = "timeout", errTimeout
 	case errors.Is(err, syscall.ECONNREFUSED):
 		o.reason = "refused"
@@ -127,26 +129,31 @@ func failure(err error) outcome {
 	return o
 }
 
-func (s *netSender) closeConn(conn net.Conn) {
-	conn.Close()
-	<-s.slots
-}
-
 // done takes a call's end back into the loop.
 func (s *netSender) done(l *lane, nc *netConn, epoch uint32, conn net.Conn, o outcome) {
 	nc.busy, nc.conn, nc.usedAt = false, conn, s.lp.now
-	if s.used[l] != nc || l.epoch != epoch || l.state != calling {
+	late := s.used[l] != nc || l.epoch != epoch || l.state != calling
+	if late || conn == nil {
 		s.forget(l, nc)
-		return
+	} else {
+		s.lp.budget.prove(&nc.place)
 	}
-	s.lp.settle(l, o)
+	switch {
+	case late:
+	case errors.Is(o.err, errLapsed):
+		s.lp.giveUp(l)
+		s.lp.rest(l)
+	default:
+		s.lp.settle(l, o)
+	}
 }
 
 func (s *netSender) forget(l *lane, nc *netConn) {
 	if nc.conn != nil {
-		s.closeConn(nc.conn)
+		nc.conn.Close()
 		nc.conn = nil
 	}
+	s.lp.budget.give(&nc.place)
 	if s.used[l] == nc {
 		delete(s.used, l)
 	}
@@ -165,6 +172,21 @@ func (s *netSender) idle(l *lane) {
 	if nc := s.used[l]; nc != nil && !nc.busy {
 		s.forget(l, nc)
 	}
+}
+
+// evict closes the connection unused for longest.
+func (s *netSender) evict() bool {
+	var oldest *lane
+	for l, nc := range s.used {
+		if !nc.busy && (oldest == nil || nc.usedAt < s.used[oldest].usedAt) {
+			oldest = l
+		}
+	}
+	if oldest == nil {
+		return false
+	}
+	s.forget(oldest, s.used[oldest])
+	return true
 }
 
 func (s *netSender) sweep(now int64) {

@@ -20,6 +20,7 @@ type partition struct {
 	resting  bool   // being released: no new calls
 	calls    int    // under way
 	savedTo  uint64 // reading position of the last checkpoint
+	nextSave int64  // when the next one is due, in the loop's clock
 }
 
 func (p *partition) moved() { p.dirty, p.changed = true, true }

@@ -118,19 +118,33 @@ func (s *saver) checkpointNow(ctx context.Context, p int) error {
 func (lp *loop) checkpoints(rest bool) map[int][]byte {
 	states := make(map[int][]byte)
 	for id, p := range lp.parts {
-		if !p.resting && (p.dirty || (rest && p.savedTo != lp.seen)) {
+		if p.resting || lp.now < p.nextSave {
+			continue
+		}
+		if p.dirty || rest && p.savedTo != lp.seen {
 			c := p.checkpoint(max(lp.seen, p.readTo))
 			states[id] = c.encode()
+			p.nextSave = lp.now + int64(pauseAfter(len(states[id])))
 		}
 	}
 	return states
+}
+
+// pauseAfter is how long a partition is not written again: a large one less
+// often, so that a worker with 100,000 lanes behind writes 2 MB a second and not
+// ten. It ends between two of the saver's turns.
+func pauseAfter(size int) time.Duration {
+	if size < largeState {
+		return 0
+	}
+	return time.Duration(size/largeState)*checkpointEvery + checkpointEvery/2
 }
 
 // unsaved has the partitions written again with the next checkpoint.
 func (lp *loop) unsaved(states map[int][]byte) {
 	for id := range states {
 		if p := lp.parts[id]; p != nil {
-			p.dirty = true
+			p.dirty, p.nextSave = true, 0
 		}
 	}
 }

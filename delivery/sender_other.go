@@ -11,8 +11,10 @@ type plainSender struct {
 	signal chan struct{}
 }
 
-func newSender(lp *loop, limit int) (sender, error) {
-	return &plainSender{netSender: newNetSender(lp, 4*limit), signal: make(chan struct{}, 1)}, nil
+func newSender(lp *loop) (sender, error) {
+	s := &plainSender{netSender: newNetSender(lp), signal: make(chan struct{}, 1)}
+	lp.budget.evict = s.evict
+	return s, nil
 }
 
 func (s *plainSender) poll(block bool) {

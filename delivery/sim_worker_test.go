@@ -73,7 +73,7 @@ func (s *sim) spawn() {
 	w.ctx, w.member = p.ctx, p
 	w.world, w.relay, w.stats = simWorld{s, p}, simTail{s}, simStore{s, p}
 	w.emit, w.tell = func(eventOf) {}, p.tell
-	w.sender = func(lp *loop, _ int) (sender, error) {
+	w.sender = func(lp *loop) (sender, error) {
 		return &simSender{p: p, lp: lp, calls: make(map[*lane]*simCall)}, nil
 	}
 	w.blocks.world, w.blocks.log, w.blocks.slots = w.world, w.relay, make(chan struct{}, 1<<10)

@@ -136,13 +136,7 @@ func (lp *loop) skip(l *lane, last uint64, own []uint64) (expired uint64) {
 	if last < l.next {
 		return 0
 	}
-	if l.state == calling {
-		lp.sender.abort(l)
-		lp.calls.remove(l)
-		l.part.calls--
-		l.epoch++
-		l.msg, l.state = nil, parked
-	}
+	lp.giveUp(l)
 	first, before := max(l.next, l.counted+1), l.fig.expired
 	l.pass(last, &l.fig.expired)
 	i, _ := slices.BinarySearch(own, first)

@@ -20,6 +20,7 @@ const (
 	releasePoll     = 5 * time.Millisecond
 	purgeEvery      = 5 * time.Second
 	checkpointEvery = 100 * time.Millisecond
+	largeState      = 8 << 10 // bytes of a checkpoint, some 700 lanes that are not at the head
 	trafficEvery    = time.Second
 	figuresAtLast   = 500 * time.Millisecond // for a partition's figures when it is released
 	restEvery       = 5 * time.Second        // of the reading position of partitions where nothing moves
@@ -44,7 +45,7 @@ type Worker struct {
 	blocks *blockCache
 	ring   *ring
 	loops  []*loop
-	sender func(lp *loop, limit int) (sender, error) // makes a loop's
+	sender func(lp *loop) (sender, error) // makes a loop's
 
 	ctx context.Context // ends when the worker has stopped serving
 	wg  sync.WaitGroup
@@ -189,8 +190,9 @@ func (w *Worker) open(last uint64) error {
 			alive: func() bool { return w.member.Alive() }, emit: w.emit, tell: w.tell, ctx: w.ctx, world: w.world,
 			pace:  gapPace{gapGather, eventPause},
 			owned: &w.owned, met: &loopMetrics{}, zero: zero, seen: last, parts: make(map[int]*partition), window: mostYoung,
+			budget: budget{limit: w.cfg.Connections / w.cfg.Loops},
 		}
-		s, err := w.sender(lp, w.cfg.Connections/w.cfg.Loops)
+		s, err := w.sender(lp)
 		if err != nil {
 			return fmt.Errorf("open delivery loop: %w", err)
 		}
@@ -250,6 +252,7 @@ func (w *Worker) rewind(ctx context.Context, from uint64) uint64 {
 	for _, lp := range w.loops {
 		ask(lp, func() bool { return lp.rewind(last) })
 	}
+	w.blocks.clear()
 	w.ring.clear()
 	w.ring.first, w.ring.last = last+1, last
 	w.read.Store(last)

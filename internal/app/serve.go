@@ -85,6 +85,9 @@ func (r *relay) start(ctx context.Context, opened func(net.Addr)) error {
 	if err := r.openBroker(ctx); err != nil {
 		return err
 	}
+	r.metrics.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{
+		Name: "co2_events_dropped_total", Help: "Events that found no room or no broker.",
+	}, func() float64 { return float64(r.clus.EventsDropped()) }))
 	r.reg = registry.New(r.clus, r.log.Named("registry"))
 	if !r.cfg.roles.has(roleFrontend) {
 		r.reg.LeaveSweeping() // frontends do it: who registers may free seats
