@@ -85,11 +85,12 @@ func (s *Satellite) keepRegistered(ctx context.Context) {
 }
 
 // checkOrRegister asks the relay for the satellite's registration, and
-// registers if there is none. The question is a read and cheap; registering
-// again is a write to the relay's disk.
+// registers if there is none, or if the relay may hold another password. The
+// question is a read and cheap; registering again may be a write to the relay's
+// disk.
 func (s *Satellite) checkOrRegister(ctx context.Context) error {
 	id := s.ID()
-	if id == "" {
+	if id == "" || s.doubted.Load() {
 		return s.register(ctx)
 	}
 	_, err := s.client.call(ctx, "relay.get_satellite_ctime", xmlrpc.NewString(id))
@@ -141,6 +142,7 @@ func (s *Satellite) register(ctx context.Context) error {
 	if !ok || id == "" {
 		return fmt.Errorf("register at %s: answer is no host id: %.100s", s.cfg.Relay, v.Raw())
 	}
+	s.doubted.Store(false) // a call with the password of before is repeated with the new one
 	s.setID(id)
 	s.log.Info("registered", "relay", s.cfg.Relay, "host_id", id)
 	return nil

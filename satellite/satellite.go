@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -21,7 +22,7 @@ type Config struct {
 	Port         int           // port to register, where the world sees another one than Listen's (port forwarding)
 	Nick         string        // shown by the relay; "" = the host id
 	Plugins      []string      // names of what the satellite offers; shown by the relay
-	NotifyPass   string        // the password that the relay shows with each notify; "" = a random one
+	NotifyPass   string        // the password that the relay shows with each notify; "" = a random one. A call with another is put off, not refused
 	RegisterPass string        // where the relay's operator set one
 	MaxAge       time.Duration // of messages that wait for the satellite; older ones are skipped. 0 = as long as the relay keeps them
 	TLS          *tls.Config   // serve notify over HTTPS
@@ -39,7 +40,7 @@ type Config struct {
 	OnPing func(from string)
 
 	Remember      int           // msg_ids whose repeats are recognised; 0 = 1024, negative = none
-	CheckInterval time.Duration // between looks whether the relay still knows the satellite; 0 = 30 s
+	CheckInterval time.Duration // between looks whether the relay still knows the satellite, and its password; 0 = 30 s
 	StayKnown     bool          // do not deregister at the end: the relay keeps what comes until the satellite is back on the same port
 	Logger        hclog.Logger  // nil = silent
 }
@@ -72,6 +73,11 @@ type Satellite struct {
 
 	handling chan struct{} // holds a token while Handler runs
 	seen     idSet         // guarded by handling
+
+	// doubted: a call came with another password. It may be a stranger's or the
+	// relay's, so the next check registers instead of asking: no call brings a
+	// registration forward, however many there are.
+	doubted atomic.Bool
 
 	mu         sync.Mutex
 	id         string        // host id; "" while not registered

@@ -156,19 +156,47 @@ func TestFurtherMembersArriveAndReservedOnesAreRefused(t *testing.T) {
 	}
 }
 
-func TestWrongPasswordIsAFaultAndReachesNoHandler(t *testing.T) {
+func TestWrongPasswordIsPutOffAndReachesNoHandler(t *testing.T) {
 	t.Parallel()
 	r := startFakeRelay(t)
 	handler, got := collect()
-	s := start(t, r, satellite.Config{Handler: handler, NotifyPass: "right"})
+	s := start(t, r, satellite.Config{Handler: handler, NotifyPass: "right", CheckInterval: time.Hour})
 	for _, pass := range []xmlrpc.Value{xmlrpc.NewString("wrong"), xmlrpc.NewString(""), xmlrpc.NewInt(1)} {
 		doc := xmlrpc.AppendCall(nil, "notify", xmlrpc.NewStruct(xmlrpc.Field{Name: "notify_pass", Value: pass}))
-		if answer := post("http://"+s.ID()+"/RPC2", doc); !strings.Contains(answer, "fault 1: wrong notify_pass") {
-			t.Errorf("password %s: got %s, want a fault", pass.Raw(), answer)
+		if answer := post("http://"+s.ID()+"/RPC2", doc); !strings.HasPrefix(answer, "status 503") {
+			t.Errorf("password %s: got %s, want status 503, which loses nothing", pass.Raw(), answer)
 		}
 	}
 	if len(got) != 0 {
 		t.Errorf("got %d notifications, want none", len(got))
+	}
+	if n := r.count("relay.register"); n != 1 {
+		t.Errorf("got %d registrations, want no more by a stranger's calls before the next check", n)
+	}
+}
+
+// A relay that was restored from a dump without passwords knows the satellite,
+// but not its password.
+func TestRegistersAgainWhenTheRelayHasAnotherPassword(t *testing.T) {
+	t.Parallel()
+	r := startFakeRelay(t)
+	handler, got := collect()
+	s := start(t, r, satellite.Config{Handler: handler, CheckInterval: 10 * time.Millisecond})
+	id := s.ID()
+	r.mu.Lock()
+	r.sats[id] = xmlrpc.NewStruct()
+	r.mu.Unlock()
+	notify := func() string {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		return r.notifyOne(id, xmlrpc.NewStruct(), 5)
+	}
+	if answer := notify(); !strings.HasPrefix(answer, "status 503") {
+		t.Errorf("got %s, want status 503", answer)
+	}
+	waitUntil(t, "the relay has its password", func() bool { return strings.Contains(notify(), "OK") })
+	if n := next(t, got); n.MsgID != "5" || r.count("relay.register") != 2 {
+		t.Errorf("got message %q after %d registrations, want 5 after 2", n.MsgID, r.count("relay.register"))
 	}
 }
 
