@@ -206,7 +206,7 @@ func (s *Satellite) forgotten(number int) {
 }
 
 // waitRegistered returns the host id once there is one, and the number of the
-// registration.
+// registration. It fails when the satellite has ended.
 func (s *Satellite) waitRegistered(ctx context.Context) (id string, number int, err error) {
 	for {
 		s.mu.Lock()
@@ -217,6 +217,8 @@ func (s *Satellite) waitRegistered(ctx context.Context) (id string, number int, 
 		}
 		select {
 		case <-registered:
+		case <-s.left:
+			return "", 0, errors.New("the satellite has ended")
 		case <-ctx.Done():
 			return "", 0, fmt.Errorf("wait for registration at %s: %w", s.cfg.Relay, context.Cause(ctx))
 		}

@@ -71,6 +71,8 @@ type Satellite struct {
 	client *Client
 	log    hclog.Logger
 
+	repeatFor time.Duration // the constant; a test's is shorter
+
 	handling chan struct{} // holds a token while Handler runs
 	seen     idSet         // guarded by handling
 
@@ -86,8 +88,11 @@ type Satellite struct {
 	forget     chan struct{} // a nudge: the relay said that it does not know us
 	listener   net.Listener
 
-	stop context.CancelFunc // Start's
-	done chan error         // Start's: the result of keep
+	left  chan struct{} // closed when the satellite has deregistered, by end
+	end   func()
+	stop  context.CancelFunc // Start's
+	done  chan struct{}      // Start's: closed when all has ended
+	ended error              // how; to be read after done
 }
 
 // New checks the configuration and makes a satellite. It does no I/O.
@@ -105,14 +110,18 @@ func New(cfg Config) (*Satellite, error) {
 		}
 	}
 	cfg = cfg.complete()
+	left := make(chan struct{})
 	return &Satellite{
 		cfg:        cfg,
 		client:     client,
 		log:        cfg.Logger,
+		repeatFor:  repeatFor,
 		handling:   make(chan struct{}, 1),
 		seen:       idSet{size: cfg.Remember},
 		registered: make(chan struct{}),
 		forget:     make(chan struct{}, 1),
+		left:       left,
+		end:        sync.OnceFunc(func() { close(left) }),
 	}, nil
 }
 
@@ -140,24 +149,27 @@ func (s *Satellite) Start(ctx context.Context) error {
 	}
 	if err := s.registerFirst(ctx); err != nil {
 		stop()
-		return errors.Join(err, s.finish(srv))
+		return errors.Join(err, s.closePort(srv))
 	}
-	s.stop, s.done = stop, make(chan error, 1)
+	s.stop, s.done = stop, make(chan struct{})
 	go func() {
+		defer close(s.done)
 		s.keepRegistered(life)
-		s.done <- s.finish(srv)
+		s.ended = s.finish(srv)
 	}()
 	return nil
 }
 
 // Close ends what Start began: it deregisters, lets a Handler that runs come to
-// its end (10 s at most; its context is cancelled) and closes the port.
+// its end (10 s at most; its context is cancelled) and closes the port. Relay
+// fails from then on. A further Close returns what the first one did.
 func (s *Satellite) Close() error {
 	if s.stop == nil {
 		return nil // never started
 	}
 	s.stop()
-	return <-s.done
+	<-s.done
+	return s.ended
 }
 
 // ID is the host id that the relay gave the satellite; "" while it is not
@@ -185,12 +197,17 @@ func (s *Satellite) finish(srv *http.Server) error {
 		err = s.deregister()
 	}
 	s.setID("")
+	s.end()
+	return errors.Join(err, s.closePort(srv))
+}
+
+func (s *Satellite) closePort(srv *http.Server) error {
+	defer s.client.Close()
 	ctx, cancel := context.WithTimeout(context.Background(), shutdownTimeout)
 	defer cancel()
-	if e := srv.Shutdown(ctx); e != nil {
+	if err := srv.Shutdown(ctx); err != nil {
 		_ = srv.Close() // what is still running was given its time
-		err = errors.Join(err, fmt.Errorf("stop satellite: %w", e))
+		return fmt.Errorf("stop satellite: %w", err)
 	}
-	s.client.Close()
-	return err
+	return nil
 }

@@ -493,6 +493,54 @@ func TestAnOutcomeThatStaysUnknownIsSaidToBe(t *testing.T) {
 	}
 }
 
+// A message that may be in the log must not be repeated when the relay has
+// forgotten its dedup_id, however long the satellite waits to be registered.
+func TestAnUnsureMessageDoesNotWaitForARegistrationForEver(t *testing.T) {
+	t.Parallel()
+	r := startFakeRelay(t)
+	a := start(t, r, satellite.Config{CheckInterval: time.Hour})
+	a.SetRepeatFor(2 * time.Second)
+	r.setFail(func(method string, n int) *failure {
+		switch {
+		case method == "relay.relay" && n == 1:
+			r.sats = map[string]xmlrpc.Value{}
+			return &failure{hangUp: true}
+		case method == "relay.register":
+			return &failure{fault: registryFault("full")}
+		}
+		return nil
+	})
+	if err := a.Relay(context.Background(), "x"); !errors.Is(err, satellite.ErrMaybeRelayed) {
+		t.Errorf("got %v, want ErrMaybeRelayed", err)
+	}
+}
+
+func TestAfterCloseRelayFailsAndCloseIsRepeatable(t *testing.T) {
+	t.Parallel()
+	r := startFakeRelay(t)
+	a := start(t, r, satellite.Config{CheckInterval: time.Hour})
+	waiting := make(chan error)
+	r.setFail(func(method string, _ int) *failure {
+		if method == "relay.register" {
+			return &failure{fault: registryFault("full")}
+		}
+		return nil
+	})
+	r.forgetAll()
+	go func() { waiting <- a.Relay(context.Background(), "x") }()
+	waitUntil(t, "the satellite is not registered", func() bool { return a.ID() == "" })
+	for range 2 {
+		if err := a.Close(); err != nil {
+			t.Errorf("close: %v", err)
+		}
+	}
+	for _, err := range []error{<-waiting, a.Relay(context.Background(), "x")} {
+		if err == nil || errors.Is(err, satellite.ErrMaybeRelayed) {
+			t.Errorf("relay: got %v, want a definite error", err)
+		}
+	}
+}
+
 func TestNewRefusesWhatCannotWork(t *testing.T) {
 	t.Parallel()
 	for _, cfg := range []satellite.Config{{}, {Relay: "relay.example:2003"}, {Relay: "ftp://x"}, {Relay: "http://"},
