@@ -1,6 +1,7 @@
 package satellite_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -11,6 +12,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/hashicorp/go-hclog"
 
 	"github.com/co2relay/co2relay/internal/xmlrpc"
 	"github.com/co2relay/co2relay/satellite"
@@ -544,9 +547,29 @@ func TestAfterCloseRelayFailsAndCloseIsRepeatable(t *testing.T) {
 func TestNewRefusesWhatCannotWork(t *testing.T) {
 	t.Parallel()
 	for _, cfg := range []satellite.Config{{}, {Relay: "relay.example:2003"}, {Relay: "ftp://x"}, {Relay: "http://"},
-		{Relay: "http://x", Port: 65536}, {Relay: "http://x", Nick: "\x01"}} {
-		if _, err := satellite.New(cfg); err == nil {
-			t.Errorf("%+v: got no error", cfg)
+		{Relay: "http://x", Port: 65536}, {Relay: "http://x", Nick: "\x01"}, {Relay: "http://me:hush/hush@x"}} {
+		if _, err := satellite.New(cfg); err == nil || strings.Contains(err.Error(), "hush") {
+			t.Errorf("%+v: got %v, want an error without a password", cfg, err)
 		}
+	}
+}
+
+func TestThePasswordInTheRelaysURLIsNotShown(t *testing.T) {
+	t.Parallel()
+	r := startFakeRelay(t)
+	var told bytes.Buffer
+	s, err := satellite.New(satellite.Config{Relay: strings.Replace(r.srv.URL, "//", "//me:hush@", 1), Listen: "127.0.0.1:0",
+		Logger: hclog.New(&hclog.LoggerOptions{Output: &told})})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Start(testContext(t)); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Errorf("close: %v", err)
+	}
+	if log := told.String(); !strings.Contains(log, "relay="+r.srv.URL+" ") || strings.Contains(log, "hush") {
+		t.Errorf("got log %q, want the URL without its password", log)
 	}
 }
