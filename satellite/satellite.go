@@ -75,6 +75,7 @@ type Satellite struct {
 
 	handling chan struct{} // holds a token while Handler runs
 	seen     idSet         // guarded by handling
+	stay     atomic.Bool   // do not deregister at the end
 
 	// doubted: a call came with another password. It may be a stranger's or the
 	// relay's, so the next check registers instead of asking: no call brings a
@@ -111,7 +112,7 @@ func New(cfg Config) (*Satellite, error) {
 	}
 	cfg = cfg.complete()
 	left := make(chan struct{})
-	return &Satellite{
+	s := &Satellite{
 		cfg:        cfg,
 		client:     client,
 		log:        cfg.Logger,
@@ -122,7 +123,9 @@ func New(cfg Config) (*Satellite, error) {
 		forget:     make(chan struct{}, 1),
 		left:       left,
 		end:        sync.OnceFunc(func() { close(left) }),
-	}, nil
+	}
+	s.stay.Store(cfg.StayKnown)
+	return s, nil
 }
 
 // Run serves and keeps the satellite registered until ctx ends, then
@@ -172,6 +175,10 @@ func (s *Satellite) Close() error {
 	return s.ended
 }
 
+// Stay has the satellite not deregister at its end, as Config.StayKnown does: for
+// one that finds out only later that its registration is to stand.
+func (s *Satellite) Stay() { s.stay.Store(true) }
+
 // ID is the host id that the relay gave the satellite; "" while it is not
 // registered.
 func (s *Satellite) ID() string {
@@ -193,7 +200,7 @@ func (s *Satellite) Addr() net.Addr {
 // finish deregisters while notify is still served, then closes the port.
 func (s *Satellite) finish(srv *http.Server) error {
 	var err error
-	if !s.cfg.StayKnown {
+	if !s.stay.Load() {
 		err = s.deregister()
 	}
 	s.setID("")
