@@ -92,17 +92,17 @@ func (c *Cluster) dial(ctx context.Context, o Options, options []nats.Option, su
 		if err == nil {
 			return nc, nil
 		}
-		c.log.Warn("waiting for the broker", "broker", o.where(), "retry_in", wait.String(), "error", err)
+		c.log.Warn("waiting for the broker", "broker", o.Where(), "retry_in", wait.String(), "error", err)
 		select {
 		case <-ctx.Done():
-			return nil, fmt.Errorf("connect to broker %s: %w: %w", o.where(), ctx.Err(), err)
+			return nil, fmt.Errorf("connect to broker %s: %w: %w", o.Where(), ctx.Err(), err)
 		case <-time.After(wait):
 		}
 	}
 }
 
-// where names the broker without its credentials.
-func (o Options) where() string {
+// Where names the broker without its credentials.
+func (o Options) Where() string {
 	switch {
 	case o.Server != nil:
 		return "embedded"

@@ -15,6 +15,7 @@ type Hint struct {
 	Version   int    `json:"v"`
 	Kind      string `json:"kind"` // one of the Hint constants
 	Satellite string `json:"satellite"`
+	Revision  uint64 `json:"revision,omitempty"` // of HintRegistered: the registration's
 }
 
 const hintSubjects = "co2.hint."

@@ -167,8 +167,14 @@ func (w *Worker) onHint(p int, h cluster.Hint) {
 			return
 		}
 		switch h.Kind {
-		case cluster.HintAlive, cluster.HintRegistered:
-			lp.nudge(l, h.Kind == cluster.HintRegistered)
+		case cluster.HintAlive:
+			lp.nudge(l, false)
+		case cluster.HintRegistered:
+			// A hint may overtake the registration. A call by the one of before would
+			// go with its password; the change itself nudges the lane when it comes.
+			if l.sat.Revision >= h.Revision {
+				lp.nudge(l, true)
+			}
 		case cluster.HintCloseIdle:
 			lp.sender.idle(l)
 		case cluster.HintOneAtATime:

@@ -13,7 +13,7 @@ import (
 func TestRetryAfterIsHonouredUntilTheSatelliteRegistersAgain(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
-	b.worker()
+	w, _ := b.worker()
 	busy := satellitetest.Start(t, satellitetest.Options{Behaviour: satellitetest.Behaviour{Status: 503, Mode: satellitetest.Garbage, RetryAfter: "1800"}})
 	sender := b.registerAt(mustAddr("127.0.0.1:9"), "").ID
 	id := b.register(busy, "").ID
@@ -22,11 +22,22 @@ func TestRetryAfterIsHonouredUntilTheSatelliteRegistersAgain(t *testing.T) {
 		f, err := b.reg.Figures(t.Context(), id)
 		return err == nil && f.Traffic.State == registry.StateParked && time.Until(f.Traffic.RetryAt) > 29*time.Minute
 	})
+	// A sign of life does not override what it asked for, and a registration that
+	// this worker has not seen yet is not tried with the password of before.
+	standing, _ := b.reg.Lookup(id)
+	p := id.Partition()
+	for _, hint := range []cluster.Hint{
+		{Kind: cluster.HintAlive, Satellite: string(id)},
+		{Kind: cluster.HintRegistered, Satellite: string(id), Revision: standing.Revision + 1},
+	} {
+		w.onHint(p, hint)
+		lp := w.loopOf(p)
+		if !ask(lp, func() bool { return lp.parts[p].lanes[id].state == parked }) {
+			t.Errorf("%+v has it called", hint)
+		}
+	}
 	busy.SetBehaviour(satellitetest.Behaviour{})
-	// A sign of life does not override what it asked for. Another hint of the
-	// same partition comes after it: when that has had its effect, so has this.
-	b.clus.Hint(id.Partition(), cluster.Hint{Kind: cluster.HintAlive, Satellite: string(id)})
-	b.clus.Hint(id.Partition(), cluster.Hint{Kind: cluster.HintRegistered, Satellite: string(id)})
+	b.clus.Hint(p, cluster.Hint{Kind: cluster.HintRegistered, Satellite: string(id), Revision: standing.Revision})
 	b.wantAll(busy, 3)
 	if got := busy.Stats().Notifies; got != 4 {
 		t.Errorf("got %d calls, want one that was answered 503 and three that were taken", got)

@@ -44,7 +44,7 @@ func (f *Frontend) register(_ context.Context, r *request) (xmlrpc.Value, error)
 		return xmlrpc.Value{}, f.registerFault(err)
 	}
 	f.awaitView(ctx, sat.Revision)
-	f.clus.Hint(sat.ID.Partition(), cluster.Hint{Kind: cluster.HintRegistered, Satellite: string(sat.ID)})
+	f.clus.Hint(sat.ID.Partition(), cluster.Hint{Kind: cluster.HintRegistered, Satellite: string(sat.ID), Revision: sat.Revision})
 	event := cluster.Event{
 		Kind: cluster.EventRegistered, Satellite: string(sat.ID), Nick: sat.Nick, Partition: sat.ID.Partition(),
 		First: strconv.FormatUint(sat.Began+1, 10), Generation: sat.Generation,

@@ -48,7 +48,15 @@ func useExample(t *testing.T, argv ...string) {
 	port := fmt.Sprint(freeport.Port(t))
 	id := "127.0.0.1:" + port
 	us, got := startSatellite(t, func(n satellite.Notification) bool { return n.Sender == id })
-	p := startProcess(t, nil, append(argv, strings.TrimSuffix(relayURL, "/RPC2"), port)...)
+	if len(argv) > 1 {
+		script, err := filepath.Abs(argv[1])
+		if err != nil {
+			t.Fatal(err)
+		}
+		argv[1] = script
+	}
+	dir := t.TempDir() // for the password that it keeps
+	p := startProcess(t, nil, append([]string{"env", "-C", dir}, append(argv, strings.TrimSuffix(relayURL, "/RPC2"), port)...)...)
 	waitKnown(t, id, true)
 	if err := us.Relay(testContext(t), text); err != nil {
 		t.Fatal(err)

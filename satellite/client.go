@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strings"
 	"time"
 
 	"github.com/co2relay/co2relay/internal/xmlrpc"
@@ -37,6 +38,7 @@ func (f *Fault) Error() string { return fmt.Sprintf("fault %d: %s", f.Code, f.Te
 // a word.
 type Client struct {
 	url    string
+	shown  string
 	http   *http.Client
 	limits xmlrpc.Limits
 }
@@ -45,12 +47,15 @@ type Client struct {
 // will do). It does no I/O.
 func NewClient(relay string) (*Client, error) {
 	u, err := url.Parse(relay)
-	if err != nil {
-		return nil, fmt.Errorf("read relay's URL: %w", err)
-	}
-	if u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
+		if strings.Contains(relay, "@") {
+			return nil, errors.New("read relay's URL (not shown, it may hold a password): want one like http://user:password@host:2003, " +
+				"with what is no letter or digit in user and password as %40 and the like")
+		}
 		return nil, fmt.Errorf("read relay's URL %q: want one like http://host:2003", relay)
 	}
+	shown := *u
+	shown.User = nil
 	if u.Path == "" {
 		u.Path = "/RPC2"
 	}
@@ -58,6 +63,7 @@ func NewClient(relay string) (*Client, error) {
 	limits.Bytes = 8 << 20 // a relay's answers are as large as that
 	return &Client{
 		url:    u.String(),
+		shown:  shown.String(),
 		limits: limits,
 		http: &http.Client{
 			Timeout:       callTimeout,
@@ -94,6 +100,9 @@ func (c *Client) Call(ctx context.Context, method string, params ...any) (any, e
 	}
 	return fromValue(v), nil
 }
+
+// String is the relay's URL without user and password.
+func (c *Client) String() string { return c.shown }
 
 // Close closes idle connections.
 func (c *Client) Close() { c.http.CloseIdleConnections() }
@@ -133,7 +142,7 @@ func (c *Client) post(ctx context.Context, doc []byte) (xmlrpc.Response, error) 
 	case resp.StatusCode != http.StatusOK:
 		return none, &statusError{resp.StatusCode, resp.Status}
 	}
-	return none, fmt.Errorf("read answer: %w (is there a relay at %s?)", err, c.url)
+	return none, fmt.Errorf("read answer: %w (is there a relay at %s?)", err, c)
 }
 
 // statusError is an answer with another status than 200, and no XML-RPC in it.

@@ -48,7 +48,7 @@ func (s *Satellite) registerFirst(ctx context.Context) error {
 		if err == nil || errors.As(err, &fault) || refused(err) {
 			return err
 		}
-		s.log.Warn("relay cannot be reached", "relay", s.cfg.Relay, "attempt", n, "error", err)
+		s.log.Warn("relay cannot be reached", "relay", s.client.String(), "attempt", n, "error", err)
 		if sleep(ctx, pause(n)) != nil {
 			return err // says more than that the time is over
 		}
@@ -77,7 +77,7 @@ func (s *Satellite) keepRegistered(ctx context.Context) {
 		if err := s.checkOrRegister(ctx); err != nil {
 			failures++
 			wait = pause(failures)
-			s.log.Warn("not registered at the relay", "relay", s.cfg.Relay, "attempt", failures, "error", err)
+			s.log.Warn("not registered at the relay", "relay", s.client.String(), "attempt", failures, "error", err)
 		} else {
 			failures = 0
 		}
@@ -85,11 +85,12 @@ func (s *Satellite) keepRegistered(ctx context.Context) {
 }
 
 // checkOrRegister asks the relay for the satellite's registration, and
-// registers if there is none. The question is a read and cheap; registering
-// again is a write to the relay's disk.
+// registers if there is none, or if the relay may hold another password. The
+// question is a read and cheap; registering again may be a write to the relay's
+// disk.
 func (s *Satellite) checkOrRegister(ctx context.Context) error {
 	id := s.ID()
-	if id == "" {
+	if id == "" || s.doubted.Load() {
 		return s.register(ctx)
 	}
 	_, err := s.client.call(ctx, "relay.get_satellite_ctime", xmlrpc.NewString(id))
@@ -98,7 +99,7 @@ func (s *Satellite) checkOrRegister(ctx context.Context) error {
 	case err == nil:
 		return nil
 	case errors.As(err, &fault) && fault.Code == xmlrpc.CodeRegistry:
-		s.log.Info("relay has forgotten the satellite", "relay", s.cfg.Relay, "host_id", id)
+		s.log.Info("relay has forgotten the satellite", "relay", s.client.String(), "host_id", id)
 		s.setID("")
 		return s.register(ctx)
 	}
@@ -135,14 +136,15 @@ func (s *Satellite) register(ctx context.Context) error {
 	defer cancel()
 	v, err := s.client.call(ctx, "relay.register", xmlrpc.NewStruct(fields...))
 	if err != nil {
-		return fmt.Errorf("register at %s: %w", s.cfg.Relay, err)
+		return fmt.Errorf("register at %s: %w", s.client, err)
 	}
 	id, ok := v.Str()
 	if !ok || id == "" {
-		return fmt.Errorf("register at %s: answer is no host id: %.100s", s.cfg.Relay, v.Raw())
+		return fmt.Errorf("register at %s: answer is no host id: %.100s", s.client, v.Raw())
 	}
+	s.doubted.Store(false) // a call with the password of before is repeated with the new one
 	s.setID(id)
-	s.log.Info("registered", "relay", s.cfg.Relay, "host_id", id)
+	s.log.Info("registered", "relay", s.client.String(), "host_id", id)
 	return nil
 }
 
@@ -166,10 +168,10 @@ func (s *Satellite) deregister() error {
 		xmlrpc.NewStruct(xmlrpc.Field{Name: "host_id", Value: xmlrpc.NewString(id)}))
 	var fault *Fault
 	if err == nil || errors.As(err, &fault) && strings.Contains(fault.Text, "KeyError") {
-		s.log.Info("deregistered", "relay", s.cfg.Relay, "host_id", id)
+		s.log.Info("deregistered", "relay", s.client.String(), "host_id", id)
 		return nil
 	}
-	return fmt.Errorf("deregister %s at %s: %w", id, s.cfg.Relay, err)
+	return fmt.Errorf("deregister %s at %s: %w", id, s.client, err)
 }
 
 // setID notes what the satellite is registered as; "" if it is not.
@@ -204,7 +206,7 @@ func (s *Satellite) forgotten(number int) {
 }
 
 // waitRegistered returns the host id once there is one, and the number of the
-// registration.
+// registration. It fails when the satellite has ended.
 func (s *Satellite) waitRegistered(ctx context.Context) (id string, number int, err error) {
 	for {
 		s.mu.Lock()
@@ -215,8 +217,10 @@ func (s *Satellite) waitRegistered(ctx context.Context) (id string, number int, 
 		}
 		select {
 		case <-registered:
+		case <-s.left:
+			return "", 0, errors.New("the satellite has ended")
 		case <-ctx.Done():
-			return "", 0, fmt.Errorf("wait for registration at %s: %w", s.cfg.Relay, context.Cause(ctx))
+			return "", 0, fmt.Errorf("wait for registration at %s: %w", s.client, context.Cause(ctx))
 		}
 	}
 }

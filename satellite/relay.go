@@ -11,8 +11,9 @@ import (
 	"github.com/co2relay/co2relay/internal/xmlrpc"
 )
 
-// repeatFor is how long a call of unknown outcome is repeated. The relay
-// recognises a dedup_id for two minutes; the last repeat may take a while.
+// repeatFor is how long after it began a call of unknown outcome is repeated.
+// The relay recognises a dedup_id for two minutes; the last repeat may take a
+// while.
 const repeatFor = 80 * time.Second
 
 // maxStrangers is how often one message has the satellite register again:
@@ -32,8 +33,9 @@ type Message struct {
 
 // Relay relays data to every other registered satellite. It returns nil once
 // the relay has the message on disk. It waits until the satellite is
-// registered, and repeats a call whose outcome is unknown under the same
-// dedup_id, until ctx ends or for about 80 seconds; then errors.Is(err,
+// registered, as long as ctx allows and the satellite has not ended. A call
+// whose outcome is unknown it repeats under the same dedup_id, until ctx ends or
+// for about 80 seconds, a wait for registration included; then errors.Is(err,
 // ErrMaybeRelayed). A refusal (queue full, rate exceeded, ...) is a *Fault.
 func (s *Satellite) Relay(ctx context.Context, data any) error {
 	return s.RelayMessage(ctx, Message{Data: data})
@@ -47,12 +49,16 @@ func (s *Satellite) RelayMessage(ctx context.Context, m Message) error {
 	}
 	unknown, strangers := false, 0
 	var last error
-	giveUp := time.Now().Add(repeatFor)
+	// Waiting is bounded by the relay's memory of the dedup_id, which may begin
+	// with the first call that is unsure.
+	waiting, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
 	for n := 1; ; n++ {
-		id, number, err := s.waitRegistered(ctx)
+		id, number, err := s.waitRegistered(waiting)
 		if err != nil {
 			return fail(errors.Join(err, last), unknown)
 		}
+		began := time.Now()
 		fields[0].Value = xmlrpc.NewString(id)
 		_, err = s.client.call(ctx, "relay.relay", xmlrpc.NewStruct(fields...))
 		switch outcomeOf(err) {
@@ -66,10 +72,14 @@ func (s *Satellite) RelayMessage(ctx context.Context, m Message) error {
 			}
 			s.forgotten(number)
 		case unsure:
-			unknown = true
+			if !unknown {
+				unknown = true
+				end := time.AfterFunc(time.Until(began.Add(s.repeatFor)), func() { stop(errors.New("a repeat might not be recognised any more")) })
+				defer end.Stop()
+			}
 		}
 		last = err
-		if time.Now().After(giveUp) || sleep(ctx, pause(n)) != nil {
+		if sleep(waiting, pause(n)) != nil {
 			return fail(err, unknown)
 		}
 		s.log.Debug("relaying again", "host_id", id, "attempt", n+1, "error", err)

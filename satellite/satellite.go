@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -21,7 +22,7 @@ type Config struct {
 	Port         int           // port to register, where the world sees another one than Listen's (port forwarding)
 	Nick         string        // shown by the relay; "" = the host id
 	Plugins      []string      // names of what the satellite offers; shown by the relay
-	NotifyPass   string        // the password that the relay shows with each notify; "" = a random one
+	NotifyPass   string        // the password that the relay shows with each notify; "" = a random one. A call with another is put off, not refused
 	RegisterPass string        // where the relay's operator set one
 	MaxAge       time.Duration // of messages that wait for the satellite; older ones are skipped. 0 = as long as the relay keeps them
 	TLS          *tls.Config   // serve notify over HTTPS
@@ -39,7 +40,7 @@ type Config struct {
 	OnPing func(from string)
 
 	Remember      int           // msg_ids whose repeats are recognised; 0 = 1024, negative = none
-	CheckInterval time.Duration // between looks whether the relay still knows the satellite; 0 = 30 s
+	CheckInterval time.Duration // between looks whether the relay still knows the satellite, and its password; 0 = 30 s
 	StayKnown     bool          // do not deregister at the end: the relay keeps what comes until the satellite is back on the same port
 	Logger        hclog.Logger  // nil = silent
 }
@@ -70,8 +71,16 @@ type Satellite struct {
 	client *Client
 	log    hclog.Logger
 
+	repeatFor time.Duration // the constant; a test's is shorter
+
 	handling chan struct{} // holds a token while Handler runs
 	seen     idSet         // guarded by handling
+	stay     atomic.Bool   // do not deregister at the end
+
+	// doubted: a call came with another password. It may be a stranger's or the
+	// relay's, so the next check registers instead of asking: no call brings a
+	// registration forward, however many there are.
+	doubted atomic.Bool
 
 	mu         sync.Mutex
 	id         string        // host id; "" while not registered
@@ -80,8 +89,11 @@ type Satellite struct {
 	forget     chan struct{} // a nudge: the relay said that it does not know us
 	listener   net.Listener
 
-	stop context.CancelFunc // Start's
-	done chan error         // Start's: the result of keep
+	left  chan struct{} // closed when the satellite has deregistered, by end
+	end   func()
+	stop  context.CancelFunc // Start's
+	done  chan struct{}      // Start's: closed when all has ended
+	ended error              // how; to be read after done
 }
 
 // New checks the configuration and makes a satellite. It does no I/O.
@@ -99,15 +111,21 @@ func New(cfg Config) (*Satellite, error) {
 		}
 	}
 	cfg = cfg.complete()
-	return &Satellite{
+	left := make(chan struct{})
+	s := &Satellite{
 		cfg:        cfg,
 		client:     client,
 		log:        cfg.Logger,
+		repeatFor:  repeatFor,
 		handling:   make(chan struct{}, 1),
 		seen:       idSet{size: cfg.Remember},
 		registered: make(chan struct{}),
 		forget:     make(chan struct{}, 1),
-	}, nil
+		left:       left,
+		end:        sync.OnceFunc(func() { close(left) }),
+	}
+	s.stay.Store(cfg.StayKnown)
+	return s, nil
 }
 
 // Run serves and keeps the satellite registered until ctx ends, then
@@ -134,25 +152,32 @@ func (s *Satellite) Start(ctx context.Context) error {
 	}
 	if err := s.registerFirst(ctx); err != nil {
 		stop()
-		return errors.Join(err, s.finish(srv))
+		return errors.Join(err, s.closePort(srv))
 	}
-	s.stop, s.done = stop, make(chan error, 1)
+	s.stop, s.done = stop, make(chan struct{})
 	go func() {
+		defer close(s.done)
 		s.keepRegistered(life)
-		s.done <- s.finish(srv)
+		s.ended = s.finish(srv)
 	}()
 	return nil
 }
 
 // Close ends what Start began: it deregisters, lets a Handler that runs come to
-// its end (10 s at most; its context is cancelled) and closes the port.
+// its end (10 s at most; its context is cancelled) and closes the port. Relay
+// fails from then on. A further Close returns what the first one did.
 func (s *Satellite) Close() error {
 	if s.stop == nil {
 		return nil // never started
 	}
 	s.stop()
-	return <-s.done
+	<-s.done
+	return s.ended
 }
+
+// Stay has the satellite not deregister at its end, as Config.StayKnown does: for
+// one that finds out only later that its registration is to stand.
+func (s *Satellite) Stay() { s.stay.Store(true) }
 
 // ID is the host id that the relay gave the satellite; "" while it is not
 // registered.
@@ -175,16 +200,21 @@ func (s *Satellite) Addr() net.Addr {
 // finish deregisters while notify is still served, then closes the port.
 func (s *Satellite) finish(srv *http.Server) error {
 	var err error
-	if !s.cfg.StayKnown {
+	if !s.stay.Load() {
 		err = s.deregister()
 	}
 	s.setID("")
+	s.end()
+	return errors.Join(err, s.closePort(srv))
+}
+
+func (s *Satellite) closePort(srv *http.Server) error {
+	defer s.client.Close()
 	ctx, cancel := context.WithTimeout(context.Background(), shutdownTimeout)
 	defer cancel()
-	if e := srv.Shutdown(ctx); e != nil {
+	if err := srv.Shutdown(ctx); err != nil {
 		_ = srv.Close() // what is still running was given its time
-		err = errors.Join(err, fmt.Errorf("stop satellite: %w", e))
+		return fmt.Errorf("stop satellite: %w", err)
 	}
-	s.client.Close()
-	return err
+	return nil
 }

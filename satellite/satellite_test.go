@@ -1,6 +1,7 @@
 package satellite_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -11,6 +12,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/hashicorp/go-hclog"
 
 	"github.com/co2relay/co2relay/internal/xmlrpc"
 	"github.com/co2relay/co2relay/satellite"
@@ -156,19 +159,47 @@ func TestFurtherMembersArriveAndReservedOnesAreRefused(t *testing.T) {
 	}
 }
 
-func TestWrongPasswordIsAFaultAndReachesNoHandler(t *testing.T) {
+func TestWrongPasswordIsPutOffAndReachesNoHandler(t *testing.T) {
 	t.Parallel()
 	r := startFakeRelay(t)
 	handler, got := collect()
-	s := start(t, r, satellite.Config{Handler: handler, NotifyPass: "right"})
+	s := start(t, r, satellite.Config{Handler: handler, NotifyPass: "right", CheckInterval: time.Hour})
 	for _, pass := range []xmlrpc.Value{xmlrpc.NewString("wrong"), xmlrpc.NewString(""), xmlrpc.NewInt(1)} {
 		doc := xmlrpc.AppendCall(nil, "notify", xmlrpc.NewStruct(xmlrpc.Field{Name: "notify_pass", Value: pass}))
-		if answer := post("http://"+s.ID()+"/RPC2", doc); !strings.Contains(answer, "fault 1: wrong notify_pass") {
-			t.Errorf("password %s: got %s, want a fault", pass.Raw(), answer)
+		if answer := post("http://"+s.ID()+"/RPC2", doc); !strings.HasPrefix(answer, "status 503") {
+			t.Errorf("password %s: got %s, want status 503, which loses nothing", pass.Raw(), answer)
 		}
 	}
 	if len(got) != 0 {
 		t.Errorf("got %d notifications, want none", len(got))
+	}
+	if n := r.count("relay.register"); n != 1 {
+		t.Errorf("got %d registrations, want no more by a stranger's calls before the next check", n)
+	}
+}
+
+// A relay that was restored from a dump without passwords knows the satellite,
+// but not its password.
+func TestRegistersAgainWhenTheRelayHasAnotherPassword(t *testing.T) {
+	t.Parallel()
+	r := startFakeRelay(t)
+	handler, got := collect()
+	s := start(t, r, satellite.Config{Handler: handler, CheckInterval: 10 * time.Millisecond})
+	id := s.ID()
+	r.mu.Lock()
+	r.sats[id] = xmlrpc.NewStruct()
+	r.mu.Unlock()
+	notify := func() string {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		return r.notifyOne(id, xmlrpc.NewStruct(), 5)
+	}
+	if answer := notify(); !strings.HasPrefix(answer, "status 503") {
+		t.Errorf("got %s, want status 503", answer)
+	}
+	waitUntil(t, "the relay has its password", func() bool { return strings.Contains(notify(), "OK") })
+	if n := next(t, got); n.MsgID != "5" || r.count("relay.register") != 2 {
+		t.Errorf("got message %q after %d registrations, want 5 after 2", n.MsgID, r.count("relay.register"))
 	}
 }
 
@@ -465,12 +496,80 @@ func TestAnOutcomeThatStaysUnknownIsSaidToBe(t *testing.T) {
 	}
 }
 
+// A message that may be in the log must not be repeated when the relay has
+// forgotten its dedup_id, however long the satellite waits to be registered.
+func TestAnUnsureMessageDoesNotWaitForARegistrationForEver(t *testing.T) {
+	t.Parallel()
+	r := startFakeRelay(t)
+	a := start(t, r, satellite.Config{CheckInterval: time.Hour})
+	a.SetRepeatFor(2 * time.Second)
+	r.setFail(func(method string, n int) *failure {
+		switch {
+		case method == "relay.relay" && n == 1:
+			r.sats = map[string]xmlrpc.Value{}
+			return &failure{hangUp: true}
+		case method == "relay.register":
+			return &failure{fault: registryFault("full")}
+		}
+		return nil
+	})
+	if err := a.Relay(context.Background(), "x"); !errors.Is(err, satellite.ErrMaybeRelayed) {
+		t.Errorf("got %v, want ErrMaybeRelayed", err)
+	}
+}
+
+func TestAfterCloseRelayFailsAndCloseIsRepeatable(t *testing.T) {
+	t.Parallel()
+	r := startFakeRelay(t)
+	a := start(t, r, satellite.Config{CheckInterval: time.Hour})
+	waiting := make(chan error)
+	r.setFail(func(method string, _ int) *failure {
+		if method == "relay.register" {
+			return &failure{fault: registryFault("full")}
+		}
+		return nil
+	})
+	r.forgetAll()
+	go func() { waiting <- a.Relay(context.Background(), "x") }()
+	waitUntil(t, "the satellite is not registered", func() bool { return a.ID() == "" })
+	for range 2 {
+		if err := a.Close(); err != nil {
+			t.Errorf("close: %v", err)
+		}
+	}
+	for _, err := range []error{<-waiting, a.Relay(context.Background(), "x")} {
+		if err == nil || errors.Is(err, satellite.ErrMaybeRelayed) {
+			t.Errorf("relay: got %v, want a definite error", err)
+		}
+	}
+}
+
 func TestNewRefusesWhatCannotWork(t *testing.T) {
 	t.Parallel()
 	for _, cfg := range []satellite.Config{{}, {Relay: "relay.example:2003"}, {Relay: "ftp://x"}, {Relay: "http://"},
-		{Relay: "http://x", Port: 65536}, {Relay: "http://x", Nick: "\x01"}} {
-		if _, err := satellite.New(cfg); err == nil {
-			t.Errorf("%+v: got no error", cfg)
+		{Relay: "http://x", Port: 65536}, {Relay: "http://x", Nick: "\x01"}, {Relay: "http://me:hush/hush@x"}} {
+		if _, err := satellite.New(cfg); err == nil || strings.Contains(err.Error(), "hush") {
+			t.Errorf("%+v: got %v, want an error without a password", cfg, err)
 		}
+	}
+}
+
+func TestThePasswordInTheRelaysURLIsNotShown(t *testing.T) {
+	t.Parallel()
+	r := startFakeRelay(t)
+	var told bytes.Buffer
+	s, err := satellite.New(satellite.Config{Relay: strings.Replace(r.srv.URL, "//", "//me:hush@", 1), Listen: "127.0.0.1:0",
+		Logger: hclog.New(&hclog.LoggerOptions{Output: &told})})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Start(testContext(t)); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Errorf("close: %v", err)
+	}
+	if log := told.String(); !strings.Contains(log, "relay="+r.srv.URL+" ") || strings.Contains(log, "hush") {
+		t.Errorf("got log %q, want the URL without its password", log)
 	}
 }

@@ -121,7 +121,7 @@ func (s *Satellite) answer(ctx context.Context, w http.ResponseWriter, r *http.R
 		if later > 0 {
 			w.Header().Set("Retry-After", strconv.FormatInt(int64((time.Duration(later)+time.Second-1)/time.Second), 10))
 		}
-		http.Error(w, later.Error(), http.StatusServiceUnavailable)
+		http.Error(w, err.Error(), http.StatusServiceUnavailable)
 		return
 	case errors.As(err, &fault):
 		out = xmlrpc.AppendFault(nil, fault)
@@ -152,7 +152,8 @@ type call struct {
 func methods() []method {
 	return []method{
 		{"notify", "The relay tells of a message: a struct with host_id (the sender's), data, msg_id (the same for each repeat), " +
-			"notify_pass, and what else the sender gave. Returns 'OK'; faults if notify_pass is wrong or the satellite refuses.",
+			"notify_pass, and what else the sender gave. Returns 'OK'; faults if the satellite refuses. Where notify_pass is wrong the answer is " +
+			"HTTP status 503: the relay is to call again, and the satellite to register again.",
 			[][]string{{"string", "struct"}}, (*Satellite).notify},
 		{"ping", "Returns 'pong'.", [][]string{{"string"}}, (*Satellite).ping},
 		{"system.listMethods", "Returns the names of all methods.", [][]string{{"array"}}, listMethods},
@@ -184,15 +185,18 @@ func find(name string) (method, error) {
 }
 
 // notify takes a message. The password comes first: who does not know it does
-// not wait in line either.
+// not wait in line either. But a wrong one may be the relay's: that of this
+// satellite's last life, until the relay has taken the new registration in. A
+// fault would have it count the message as received.
 func (s *Satellite) notify(c call) (xmlrpc.Value, error) {
 	if len(c.params) != 1 || c.params[0].Kind() != xmlrpc.Struct {
 		return xmlrpc.Value{}, &xmlrpc.Fault{Code: xmlrpc.CodeWrongParams, Text: "notify takes one struct"}
 	}
 	pass, _ := textMember(c.params[0], "notify_pass")
 	if subtle.ConstantTimeCompare([]byte(pass), []byte(s.cfg.NotifyPass)) != 1 {
-		s.log.Warn("notify with a wrong password refused")
-		return xmlrpc.Value{}, &xmlrpc.Fault{Code: xmlrpc.CodeRegistry, Text: "wrong notify_pass: the satellite has to register again"}
+		s.doubted.Store(true)
+		s.log.Warn("notify with a wrong password put off", "from", c.from)
+		return xmlrpc.Value{}, fmt.Errorf("wrong notify_pass: %w", Later(0))
 	}
 	// A call that its caller has given up while it waited is not begun: the
 	// repeat is on its way. One that has begun comes to its end.

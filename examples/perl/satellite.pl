@@ -5,15 +5,24 @@
 use strict;
 use warnings;
 use open qw(:std :utf8);
+use Fcntl;
 use RPC::XML::Client;
 use RPC::XML::Server;
 
 my ($url, $port) = @ARGV;
 $RPC::XML::ENCODING = 'utf-8';
 $| = 1;
-open my $random, '<:raw', '/dev/urandom' or die "no /dev/urandom: $!";
-read $random, my $bytes, 16;
-my ($password, $last) = (unpack('H*', $bytes), 0); # a repeat carries a msg_id that was there before
+sub password { # the same after a restart, when the relay may still call with the one of before
+    sysopen my $kept, "notify_pass.$port", O_RDWR | O_CREAT, 0600 or die "notify_pass.$port: $!";
+    my $old = <$kept>;
+    return $old if $old;
+    open my $random, '<:raw', '/dev/urandom' or die "no /dev/urandom: $!";
+    read $random, my $bytes, 16;
+    my $new = unpack('H*', $bytes);
+    print $kept $new;
+    return $new;
+}
+my ($password, $last) = (password(), 0); # a repeat carries a msg_id that was there before
 
 my $server = RPC::XML::Server->new(port => $port);
 ref $server or die $server;

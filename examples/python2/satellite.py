@@ -12,7 +12,12 @@ from xmlrpclib import ServerProxy
 
 relay = ServerProxy(sys.argv[1]).relay
 port = int(sys.argv[2])
-password = os.urandom(16).encode("hex")
+# After a restart the relay may still call with the password of before.
+kept = os.fdopen(os.open("notify_pass.%d" % port, os.O_RDWR | os.O_CREAT, 0600), "r+")
+password = kept.read() or os.urandom(16).encode("hex")
+kept.seek(0)
+kept.write(password)
+kept.close()
 last = [0]  # a repeat carries a msg_id that was there before
 
 

@@ -3,6 +3,7 @@
 
 Usage: satellite.py RELAY PORT, for example: satellite.py http://127.0.0.1:2003 7001
 """
+import pathlib
 import secrets
 import sys
 import threading
@@ -11,7 +12,10 @@ from xmlrpc.server import SimpleXMLRPCServer
 
 relay = ServerProxy(sys.argv[1]).relay
 port = int(sys.argv[2])
-password = secrets.token_hex()
+kept = pathlib.Path(f"notify_pass.{port}")  # after a restart the relay may still call with the password of before
+kept.touch(0o600)
+password = kept.read_text() or secrets.token_hex()
+kept.write_text(password)
 last = 0  # a repeat carries a msg_id that was there before
 
 

@@ -35,9 +35,7 @@ func (b *brokerFlags) validate() error {
 	if b.broker.Data == "" && len(b.broker.URLs) == 0 {
 		errs = append(errs, errors.New("--data: name the data directory of a running serve, or give --nats"))
 	}
-	if (b.broker.Cert == "") != (b.broker.Key == "") {
-		errs = append(errs, errors.New("--nats-cert: goes together with --nats-key"))
-	}
+	errs = append(errs, b.broker.validate())
 	if b.timeout <= 0 {
 		errs = append(errs, fmt.Errorf("--timeout: %s is not a positive time", b.timeout))
 	}

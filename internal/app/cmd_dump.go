@@ -10,7 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"sync/atomic"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -24,17 +24,19 @@ const dumpUsage = `Usage: co2relay dump [--no-secrets] FILE [flags]
 Writes all registrations to an XML file (- is standard output), from which
 'co2relay restore' registers them with this or another cluster. The file holds
 the satellites' passwords: it is made readable by its owner alone. With
---no-secrets they are left out, and satellites refuse what the relay sends them
-after a restore until they have registered again.
+--no-secrets they are left out, and satellites do not take what the relay sends
+them after a restore until they have registered again.
 
 Exit codes: 0 written whole; 1 not; 2 wrong use.`
 
-const restoreUsage = `Usage: co2relay restore [--replace] FILE [flags]
+const restoreUsage = `Usage: co2relay restore [--replace] [--json] FILE [flags]
 
 Registers the satellites of a file that 'co2relay dump' wrote (- is standard
 input). They start at the end of the log: what was owed to them elsewhere is not
 carried over. A satellite that is registered already is left as it is, unless
---replace is set.
+--replace is set: then the file's nick, plugins and the like take the place of
+what stands, and what it is owed stays. So does its password, if the file has
+none.
 
 Exit codes: 0 all are registered; 1 some are not (the others are); 2 wrong use.`
 
@@ -156,12 +158,13 @@ func saveDump(path string, file *dumpFile) (err error) {
 
 func restoreCommand(ctx context.Context, args []string, std streams) int {
 	var path string
-	var replace bool
+	var replace, asJSON bool
 	endless := true
 	return deskCommand{
 		name: "restore", usage: restoreUsage, endless: &endless,
 		bind: func(f *flagSet) {
 			f.BoolVar(&replace, "replace", false, "replace what registered satellites say of themselves")
+			f.BoolVar(&asJSON, "json", false, "one JSON object, for programs")
 		},
 		check: func(args []string) (err error) {
 			path, err = oneFile(args)
@@ -172,7 +175,16 @@ func restoreCommand(ctx context.Context, args []string, std streams) int {
 			if err != nil {
 				return ExitError, err
 			}
-			return restoreAll(ctx, d, file, replace, std)
+			n := restoreAll(ctx, d, file, replace, std)
+			if asJSON {
+				err = writeJSON(std.out, n, "  ")
+			} else {
+				fmt.Fprintf(std.out, "%d registered, %d were registered already, %d replaced, %d failed\n", n.Registered, n.Known, n.Replaced, n.Failed)
+			}
+			if n.Failed > 0 {
+				return ExitError, err
+			}
+			return ExitOK, err
 		},
 	}.main(ctx, args, std)
 }
@@ -197,11 +209,25 @@ func loadDump(path string, stdin io.Reader) (*dumpFile, error) {
 	return file, nil
 }
 
-// restored counts what became of the satellites of a file.
-type restored struct{ registered, known, failed atomic.Int64 }
+// restored counts what became of the satellites of a file. As JSON it is for
+// programs: members may be added, and keep their names.
+type restored struct {
+	Registered int `json:"registered"`
+	Known      int `json:"known"` // and left as they were
+	Replaced   int `json:"replaced"`
+	Failed     int `json:"failed"`
 
-func restoreAll(ctx context.Context, d *desk, file *dumpFile, replace bool, std streams) (int, error) {
-	var count restored
+	mu sync.Mutex
+}
+
+func (n *restored) count(one *int) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	*one++
+}
+
+func restoreAll(ctx context.Context, d *desk, file *dumpFile, replace bool, std streams) *restored {
+	n := new(restored)
 	bar := newProgress(std.err, "restored", len(file.Satellites))
 	faults := make(chan string, len(file.Satellites))
 	var g errgroup.Group
@@ -209,8 +235,8 @@ func restoreAll(ctx context.Context, d *desk, file *dumpFile, replace bool, std 
 	for i := range file.Satellites {
 		g.Go(func() error {
 			x := &file.Satellites[i]
-			if err := restoreOne(ctx, d, x, replace, &count); err != nil {
-				count.failed.Add(1)
+			if err := restoreOne(ctx, d, x, replace, file.Secrets, n); err != nil {
+				n.count(&n.Failed)
 				faults <- fmt.Sprintf("%s: %v", printable(x.ID), err)
 			}
 			bar.step()
@@ -226,31 +252,32 @@ func restoreAll(ctx context.Context, d *desk, file *dumpFile, replace bool, std 
 			fmt.Fprintln(std.err, "co2relay restore:", fault)
 		}
 	}
-	fmt.Fprintf(std.out, "%d registered, %d were registered already, %d failed\n", count.registered.Load(), count.known.Load(), count.failed.Load())
-	if !file.Secrets {
-		fmt.Fprintln(std.err, "co2relay restore: the file has no passwords: satellites that check theirs refuse messages until they register again")
+	if !file.Secrets && n.Registered > 0 {
+		fmt.Fprintln(std.err, "co2relay restore: the file has no passwords: satellites that check theirs take no messages until they register again")
 	}
-	if count.failed.Load() > 0 {
-		return ExitError, nil
-	}
-	return ExitOK, nil
+	return n
 }
 
-func restoreOne(ctx context.Context, d *desk, x *dumped, replace bool, count *restored) error {
+// restoreOne registers one satellite. Without secrets, a password that stands
+// is kept.
+func restoreOne(ctx context.Context, d *desk, x *dumped, replace, secrets bool, n *restored) error {
 	id, _, err := registry.ParseID(x.ID)
 	if err != nil {
 		return err
 	}
-	if !replace {
-		if _, err := d.reg.LookupLeader(ctx, id); err == nil {
-			count.known.Add(1)
-			return nil
-		} else if !errors.Is(err, registry.ErrUnknown) {
-			return err
-		}
+	standing, err := d.reg.LookupLeader(ctx, id)
+	switch {
+	case err == nil && !replace:
+		n.count(&n.Known)
+		return nil
+	case err != nil && !errors.Is(err, registry.ErrUnknown):
+		return err
 	}
 	reg := registry.Registration{
 		Nick: x.Nick, Plugins: x.Plugins, NotifyPass: registry.Secret(x.NotifyPass), Scheme: x.Scheme, TLSName: x.TLSName,
+	}
+	if standing != nil && !secrets {
+		reg.NotifyPass = standing.NotifyPass
 	}
 	if reg.Addr, err = netip.ParseAddrPort(string(id)); err != nil {
 		return fmt.Errorf("read host id: %w", err)
@@ -265,11 +292,11 @@ func restoreOne(ctx context.Context, d *desk, x *dumped, replace bool, count *re
 		return err
 	}
 	if !isNew {
-		count.known.Add(1)
+		n.count(&n.Replaced)
 		return nil
 	}
-	count.registered.Add(1)
-	d.clus.Hint(id.Partition(), cluster.Hint{Kind: cluster.HintRegistered, Satellite: string(id)})
+	n.count(&n.Registered)
+	d.clus.Hint(id.Partition(), cluster.Hint{Kind: cluster.HintRegistered, Satellite: string(id), Revision: sat.Revision})
 	d.emit(ctx, cluster.Event{
 		Kind: cluster.EventRegistered, Satellite: string(id), Nick: sat.Nick, Partition: id.Partition(),
 		First: decimal(sat.Began + 1), Generation: sat.Generation, Reason: "restored",

@@ -65,16 +65,20 @@ func TestRegistrationsMoveToAnotherClusterByAFile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	sats, err := there.reg.ReadAll(t.Context())
-	if err != nil || len(sats) != len(want) {
-		t.Fatalf("got %d satellites, %v, want %d", len(sats), err, len(want))
-	}
-	for _, s := range sats {
-		w := want[string(s.ID)]
-		if s.Nick != w.Nick || s.NotifyPass != w.NotifyPass || strings.Join(s.Plugins, "|") != "osc|a,b" || s.MaxAge != w.MaxAge || s.TLSName != w.TLSName || s.Began != last {
-			t.Errorf("%s: got %+v, want %+v from the log's end %d", s.ID, s, w, last)
+	compare := func() {
+		t.Helper()
+		sats, err := there.reg.ReadAll(t.Context())
+		if err != nil || len(sats) != len(want) {
+			t.Fatalf("got %d satellites, %v, want %d", len(sats), err, len(want))
+		}
+		for _, s := range sats {
+			w := want[string(s.ID)]
+			if s.Nick != w.Nick || s.NotifyPass != w.NotifyPass || strings.Join(s.Plugins, "|") != "osc|a,b" || s.MaxAge != w.MaxAge || s.TLSName != w.TLSName || s.Began != last {
+				t.Errorf("%s: got %+v, want %+v from the log's end %d", s.ID, s, w, last)
+			}
 		}
 	}
+	compare()
 	if code, out, _ = to.tool(restoreCommand, "", file); code != ExitOK || !strings.Contains(out, "0 registered, 50 were registered already") {
 		t.Errorf("restore again: got %d %q", code, out)
 	}
@@ -82,6 +86,18 @@ func TestRegistrationsMoveToAnotherClusterByAFile(t *testing.T) {
 	if code != ExitOK || strings.Contains(bare, "notify_pass") || strings.Contains(bare, "p&amp;") || !strings.Contains(bare, `secrets="false"`) {
 		t.Errorf("without secrets: got %d %s", code, bare)
 	}
+	code, out, _ = to.tool(restoreCommand, strings.ReplaceAll(bare, "<nick>n", "<nick>m"), "-", "--replace", "--json")
+	var n restored
+	if err := json.Unmarshal([]byte(out), &n); code != ExitOK || err != nil || n.Replaced != 50 || n.Registered+n.Known+n.Failed != 0 {
+		t.Errorf("restore --replace: got %d %q, want 50 replaced", code, out)
+	}
+	for id, w := range want {
+		if number, ok := strings.CutPrefix(w.Nick, "n"); ok {
+			w.Nick = "m" + number
+			want[id] = w
+		}
+	}
+	compare() // with the passwords of before
 	if code, _, stderr = to.tool(restoreCommand, "<x/>", "-"); code != ExitError {
 		t.Errorf("not a dump: got %d %s", code, stderr)
 	}

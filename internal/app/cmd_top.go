@@ -1,9 +1,11 @@
 package app
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"strings"
 	"sync"
@@ -28,6 +30,8 @@ const (
 	topFrame  = time.Second
 	topReload = 2 * time.Second // of the satellites
 	topSlots  = 60              // five minutes of samples
+	topStep   = int64(cluster.SampleEvery / time.Second)
+	topGone   = 4 * cluster.SampleEvery // age of a last sample beyond which a process is not counted
 )
 
 // top is what the command shows.
@@ -41,16 +45,21 @@ type top struct {
 	procs map[string]cluster.Sample
 	sats  []listed
 	max   int
-	fault error
+	fault error // of load
+	blind error // of follow
+}
+
+func newTop() *top {
+	return &top{order: "state", slots: make(map[int64]*cluster.Sample), procs: make(map[string]cluster.Sample)}
 }
 
 func topCommand(ctx context.Context, args []string, std streams) int {
-	t := &top{slots: make(map[int64]*cluster.Sample), procs: make(map[string]cluster.Sample)}
+	t := newTop()
 	once, endless := false, true
 	return deskCommand{
 		name: "top", usage: topUsage, endless: &endless,
 		bind: func(f *flagSet) {
-			f.StringVar(&t.order, "sort", "state", "column to sort by: "+strings.Join(orderNames, ", "))
+			f.StringVar(&t.order, "sort", t.order, "column to sort by: "+strings.Join(orderNames, ", "))
 			f.BoolVar(&once, "once", false, "show it once, as text")
 		},
 		check: func(args []string) error {
@@ -66,7 +75,7 @@ func topCommand(ctx context.Context, args []string, std streams) int {
 			var reading sync.WaitGroup
 			defer reading.Wait()
 			defer cancel()
-			reading.Go(func() { _ = d.clus.Samples(ctx, time.Now().Add(-5*time.Minute), t.sample) })
+			reading.Go(func() { t.follow(ctx) })
 			if err := t.load(ctx); err != nil {
 				return ExitError, err
 			}
@@ -86,9 +95,28 @@ func topCommand(ctx context.Context, args []string, std streams) int {
 	}.main(ctx, args, std)
 }
 
+// follow takes the samples in until ctx ends. After a failure it takes all of
+// them anew, so that none counts twice.
+func (t *top) follow(ctx context.Context) {
+	for {
+		err := t.d.clus.Samples(ctx, time.Now().Add(-5*time.Minute), t.sample)
+		t.mu.Lock()
+		t.blind = err
+		clear(t.slots)
+		clear(t.procs)
+		t.mu.Unlock()
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(topReload):
+		}
+	}
+}
+
 func (t *top) sample(s cluster.Sample) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.blind = nil
 	at := s.Time.Unix()
 	sum := t.slots[at]
 	if sum == nil {
@@ -103,7 +131,7 @@ func (t *top) sample(s cluster.Sample) {
 	}
 	t.procs[s.Process] = s
 	for k := range t.slots {
-		if at-k > topSlots*int64(cluster.SampleEvery/time.Second) {
+		if at-k > topSlots*topStep {
 			delete(t.slots, k)
 		}
 	}
@@ -242,7 +270,9 @@ func (t *top) frame(columns, rows int, colours bool) string {
 		}
 		return "\x1b[1m" + s + "\x1b[0m"
 	}
-	now, minute, in, out := t.rates()
+	at := time.Now()
+	maps.DeleteFunc(t.procs, func(_ string, s cluster.Sample) bool { return at.Sub(s.Time) > topGone })
+	now, minute, in, out := t.rates(at)
 	states := map[string]int{}
 	backlog := int64(0)
 	for i := range t.sats {
@@ -251,15 +281,15 @@ func (t *top) frame(columns, rows int, colours bool) string {
 	}
 	var b strings.Builder
 	line := func(s string) { b.WriteString(cutLine(s, columns) + "\n") }
-	line(bold("co2relay top") + "  " + time.Now().UTC().Format("15:04:05") + " UTC   by " + t.order + "   q ends, s sorts, arrows move")
+	line(bold("co2relay top") + "  " + at.UTC().Format("15:04:05") + " UTC   by " + t.order + "   q ends, s sorts, arrows move")
 	line(fmt.Sprintf("in   %8s/s %s", perSecond(now.Accepted, now.Seconds), in))
 	line(fmt.Sprintf("out  %8s/s %s", perSecond(now.Delivered, now.Seconds), out))
 	line(fmt.Sprintf("latency %s, 99%% %s   failed calls %s/s   processes %d", milli(cluster.LatencyPercentile(minute.Latency, .5)),
 		milli(cluster.LatencyPercentile(minute.Latency, .99)), perSecond(now.Failed, now.Seconds), len(t.procs)))
 	line(fmt.Sprintf("satellites %d of %d: %d live, %d catching up, %d not reached   backlog %d",
 		len(t.sats), t.max, states["idle"]+states["live"], states["behind"], states["parked"], backlog))
-	if t.fault != nil {
-		line("cannot read: " + printable(t.fault.Error()))
+	if err := cmp.Or(t.fault, t.blind); err != nil {
+		line("cannot read: " + printable(err.Error()))
 	} else {
 		line("")
 	}
@@ -281,32 +311,35 @@ func (t *top) frame(columns, rows int, colours bool) string {
 }
 
 // rates are the sums of the last 15 seconds and of the last minute, and the
-// last minutes as little pictures.
-func (t *top) rates() (now, minute cluster.Sample, in, out string) {
+// last minutes as little pictures. They end with the last sample, or, where
+// samples stopped coming, with the time.
+func (t *top) rates(when time.Time) (now, minute cluster.Sample, in, out string) {
 	var last int64
 	for at := range t.slots {
 		last = max(last, at)
 	}
-	step := int64(cluster.SampleEvery / time.Second)
+	if when.Sub(time.Unix(last, 0)) > topGone {
+		last = when.Truncate(cluster.SampleEvery).Unix()
+	}
 	minute.Latency = make([]uint64, cluster.LatencyBuckets)
 	var ins, outs []uint64
-	for at := last - (topSlots/2-1)*step; at <= last; at += step {
+	for at := last - (topSlots/2-1)*topStep; at <= last; at += topStep {
 		s := t.slots[at]
 		if s == nil {
 			ins, outs = append(ins, 0), append(outs, 0)
 			continue
 		}
 		ins, outs = append(ins, s.Accepted), append(outs, s.Delivered)
-		if at > last-12*step {
+		if at > last-12*topStep {
 			for i, n := range s.Latency {
 				minute.Latency[i] += n
 			}
 		}
-		if at > last-3*step {
+		if at > last-3*topStep {
 			now.Accepted += s.Accepted
 			now.Delivered += s.Delivered
 			now.Failed += s.Failed
-			now.Seconds += float64(step)
+			now.Seconds += float64(topStep)
 		}
 	}
 	return now, minute, blocks(ins), blocks(outs)

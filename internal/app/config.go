@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/url"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -107,12 +109,7 @@ func (c Config) Validate() error {
 	if c.Broker.Data == "" && len(c.Broker.URLs) == 0 {
 		fault("--data: name a directory")
 	}
-	if (c.Broker.Cert == "") != (c.Broker.Key == "") {
-		fault("--nats-cert: goes together with --nats-key")
-	}
-	if c.Broker.Password != "" && c.Broker.Secret != "" {
-		fault("--nats-password-file: goes instead of --nats-password; leave one of them out")
-	}
+	errs = append(errs, c.Broker.validate())
 	if n := c.Broker.Replicas; n < 1 || n > 5 || n%2 == 0 {
 		fault("--replicas: %d is not 1, 3 or 5", n)
 	}
@@ -127,6 +124,28 @@ func (c Config) Validate() error {
 	}
 	if hclog.LevelFromString(c.LogLevel) == hclog.NoLevel {
 		fault("--log-level: %q is not one of trace, debug, info, warn, error, off", c.LogLevel)
+	}
+	return errors.Join(errs...)
+}
+
+// validate looks at the flags of bindTo. An address that cannot be read is not
+// shown, as it may hold a password; nats.go would show it in its error.
+func (b *Broker) validate() error {
+	var errs []error
+	for i, u := range b.URLs {
+		if !strings.Contains(u, "://") {
+			u = "nats://" + u
+		}
+		if _, err := url.Parse(u); err != nil {
+			errs = append(errs, fmt.Errorf("--nats: address %d is not like nats://nats1:4222 or nats://user:password@nats1:4222, "+
+				"with what is no letter or digit in user and password as %%40 and the like", i+1))
+		}
+	}
+	if (b.Cert == "") != (b.Key == "") {
+		errs = append(errs, errors.New("--nats-cert: goes together with --nats-key"))
+	}
+	if b.Password != "" && b.Secret != "" {
+		errs = append(errs, errors.New("--nats-password-file: goes instead of --nats-password; leave one of them out"))
 	}
 	return errors.Join(errs...)
 }

@@ -128,7 +128,7 @@ func (r *relay) about(addr net.Addr) []any {
 	if r.server != nil {
 		return append(about, "data", r.cfg.Broker.Data)
 	}
-	return append(about, "nats", strings.Join(r.cfg.Broker.URLs, ","))
+	return append(about, "nats", cluster.Options{URLs: r.cfg.Broker.URLs}.Where())
 }
 
 func (r *relay) startFrontend(ctx context.Context) (net.Addr, error) {

@@ -1,6 +1,7 @@
 package app
 
 import (
+	"cmp"
 	"context"
 	"crypto/x509"
 	"errors"
@@ -21,14 +22,17 @@ Finds out whether a satellite on this machine could work with the relay at URL:
 is the relay reachable, under which address does it see this machine, do its
 calls back arrive? To see that, it registers a satellite for a moment, waits for
 the ping that a relay sends to every new one, and deregisters. Give --port to
-try the port (and its firewall rules) that the real satellite will have.
+try the port (and its firewall rules) that the real satellite will have. If that
+one is registered already, it stays so, and is owed what it was; it has to
+register again, which a satellite does when it starts.
 
 Exit codes: 0 all is well; 1 something is wrong, and the output says what and
 what to do; 2 wrong use.`
 
 // check is one run of the command.
 type check struct {
-	cfg     satellite.Config
+	guest   *guest
+	listen  string // where it listens
 	client  *satellite.Client
 	out     io.Writer
 	timeout time.Duration // of the wait for the ping
@@ -61,9 +65,12 @@ func CheckCommand(ctx context.Context, args []string, stdin io.Reader, stdout, s
 		return fail(stderr, "check", err)
 	}
 	defer client.Close()
-	c := &check{cfg: t.config(stderr), client: client, out: stdout, timeout: *timeout, pings: make(chan string, 1)}
-	if c.cfg.Nick == "" {
-		c.cfg.Nick = "co2relay check"
+	c := &check{client: client, out: stdout, timeout: *timeout, pings: make(chan string, 1)}
+	c.guest, err = t.guest(client, stderr, func(cfg *satellite.Config) {
+		cfg.Nick, cfg.OnPing, c.listen = cmp.Or(cfg.Nick, "co2relay check"), c.pinged, cfg.Listen
+	})
+	if err != nil {
+		return fail(stderr, "check", err)
 	}
 	if err := c.run(ctx); err != nil {
 		c.say("FAILED", "%v", err)
@@ -85,25 +92,26 @@ func (c *check) run(ctx context.Context) error {
 	if err := c.reach(ctx); err != nil {
 		return err
 	}
-	c.cfg.OnPing = func(from string) {
-		select {
-		case c.pings <- from:
-		default:
-		}
-	}
-	s, err := satellite.New(c.cfg)
-	if err != nil {
-		return err
-	}
 	began := time.Now()
-	if err := c.register(ctx, s); err != nil {
+	if err := c.register(ctx); err != nil {
 		return err
 	}
-	err = c.judge(ctx, s, began)
-	if e := s.Close(); e != nil {
+	err := c.judge(ctx, began)
+	if c.guest.tookOver() {
+		c.say("note", "%s", c.guest.warning())
+	}
+	if e := c.guest.Close(); e != nil {
 		c.say("note", "the temporary satellite is still registered: %v", e)
 	}
 	return err
+}
+
+// pinged takes note of the first ping.
+func (c *check) pinged(from string) {
+	select {
+	case c.pings <- from:
+	default:
+	}
 }
 
 // reach calls the relay.
@@ -111,14 +119,14 @@ func (c *check) reach(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
 	if _, err := c.client.Call(ctx, "ping"); err != nil {
-		return &problem{fmt.Sprintf("the relay at %s cannot be reached: %v", c.cfg.Relay, err), adviceToReach(err)}
+		return &problem{fmt.Sprintf("the relay at %s cannot be reached: %v", c.client, err), adviceToReach(err)}
 	}
 	began := time.Now() // the second call: on a connection that stands
 	props, err := c.client.Call(ctx, "system.get_properties")
 	took := time.Since(began)
 	var fault *satellite.Fault
 	if err != nil && !errors.As(err, &fault) {
-		return &problem{fmt.Sprintf("the relay at %s cannot be reached: %v", c.cfg.Relay, err), adviceToReach(err)}
+		return &problem{fmt.Sprintf("the relay at %s cannot be reached: %v", c.client, err), adviceToReach(err)}
 	}
 	version := "of unknown version"
 	if p, ok := props.(satellite.Struct); ok {
@@ -126,7 +134,7 @@ func (c *check) reach(ctx context.Context) error {
 			version = fmt.Sprint(v)
 		}
 	}
-	c.say("reach", "%s answers in %.1f ms, co2 %s", c.cfg.Relay, float64(took.Microseconds())/1000, version)
+	c.say("reach", "%s answers in %.1f ms, co2 %s", c.client, float64(took.Microseconds())/1000, version)
 	return nil
 }
 
@@ -154,20 +162,20 @@ func adviceToReach(err error) string {
 	return "something else than a relay, or a proxy, answers there: check host and port"
 }
 
-func (c *check) register(ctx context.Context, s *satellite.Satellite) error {
+func (c *check) register(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
-	err := s.Start(ctx)
+	err := c.guest.start(ctx)
 	var fault *satellite.Fault
 	switch {
 	case err == nil:
-		c.say("register", "registered as %s", s.ID())
+		c.say("register", "registered as %s", c.guest.ID())
 		return nil
 	case errors.As(err, &fault):
 		return &problem{fmt.Sprintf("the relay refuses to register a satellite: %s", fault.Text),
 			"the relay's reason says it; if it wants a secret, ask its operator and set CO2_REGISTER_PASS"}
 	case errors.Is(err, syscall.EADDRINUSE):
-		return &problem{fmt.Sprintf("port %s is in use: %v", c.cfg.Listen, err),
+		return &problem{fmt.Sprintf("port %s is in use: %v", c.listen, err),
 			"stop the satellite that has it for the moment, or check with another --port"}
 	case errors.Is(err, syscall.EACCES), errors.Is(err, syscall.EADDRNOTAVAIL):
 		return &problem{err.Error(), "choose a --port from 1024 on, and a --bind address that this machine has"}
@@ -176,10 +184,11 @@ func (c *check) register(ctx context.Context, s *satellite.Satellite) error {
 }
 
 // judge looks at the address and waits for the ping.
-func (c *check) judge(ctx context.Context, s *satellite.Satellite, began time.Time) error {
-	addr, err := netip.ParseAddrPort(s.ID())
+func (c *check) judge(ctx context.Context, began time.Time) error {
+	id := c.guest.ID()
+	addr, err := netip.ParseAddrPort(id)
 	if err != nil {
-		return &problem{fmt.Sprintf("the relay gave the host id %q, which is no address and port: %v", s.ID(), err), "tell the relay's operator"}
+		return &problem{fmt.Sprintf("the relay gave the host id %q, which is no address and port: %v", id, err), "tell the relay's operator"}
 	}
 	mine, known := ownAddress(addr.Addr())
 	switch {
@@ -195,6 +204,10 @@ func (c *check) judge(ctx context.Context, s *satellite.Satellite, began time.Ti
 	defer cancel()
 	poll := time.NewTicker(500 * time.Millisecond)
 	defer poll.Stop()
+	var before int64 // failures of the real satellite
+	if c.guest.tookOver() {
+		before, _ = c.failures(ctx, id)
+	}
 	var failing satellite.Struct
 	for {
 		select {
@@ -202,26 +215,28 @@ func (c *check) judge(ctx context.Context, s *satellite.Satellite, began time.Ti
 			c.say("call back", "the relay's ping arrived from %s, %.1f ms after registering", from, float64(time.Since(began).Microseconds())/1000)
 			return nil
 		case <-poll.C:
-			if failing = c.failures(ctx, s.ID()); failing == nil {
+			n, props := c.failures(ctx, id)
+			if n <= before {
 				continue
 			}
+			failing = props
 		case <-ctx.Done():
 		}
 		return &problem{c.whatFailed(addr, failing), c.adviceToCallBack(addr, mine || !known, failing != nil)}
 	}
 }
 
-// failures are the satellite's figures if the relay has pinged it in vain.
-func (c *check) failures(ctx context.Context, id string) satellite.Struct {
+// failures is how often the relay has pinged the satellite in vain, and the
+// satellite's figures.
+func (c *check) failures(ctx context.Context, id string) (int64, satellite.Struct) {
 	answer, err := c.client.Call(ctx, "relay.get_satellite_props_raw", id)
 	props, ok := answer.(satellite.Struct)
 	if err != nil || !ok {
-		return nil // asked again soon
+		return 0, nil // asked again soon
 	}
-	if n, _ := props.Get("ping_fails"); n == nil || n == int64(0) {
-		return nil
-	}
-	return props
+	fails, _ := props.Get("ping_fails")
+	n, _ := fails.(int64)
+	return n, props
 }
 
 func (c *check) whatFailed(addr netip.AddrPort, failing satellite.Struct) string {
@@ -250,7 +265,7 @@ func (c *check) adviceToCallBack(addr netip.AddrPort, direct, tried bool) string
 }
 
 func (c *check) onLoopbackOnly() bool {
-	addr, err := netip.ParseAddrPort(c.cfg.Listen)
+	addr, err := netip.ParseAddrPort(c.listen)
 	return err == nil && addr.Addr().IsLoopback()
 }
 

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -15,6 +16,10 @@ import (
 	"time"
 
 	"github.com/hashicorp/go-hclog"
+
+	"github.com/co2relay/co2relay/internal/freeport"
+	"github.com/co2relay/co2relay/satellite"
+	"github.com/co2relay/co2relay/satellite/satellitetest"
 )
 
 // startToolRelay runs a relay of the test's own and returns its URL.
@@ -182,6 +187,63 @@ func TestCheckSaysThatTheCallBackFails(t *testing.T) {
 	}
 }
 
+// The satellite of the port is away and owed messages; its pings fail.
+func TestToolsAtASatellitesPortTakeNothingFromIt(t *testing.T) {
+	t.Parallel()
+	s := startSite(t, func(c *Config) { c.Pinger.Interval = 200 * time.Millisecond })
+	from, port := s.satellite(satellitetest.Behaviour{}), fmt.Sprint(freeport.Port(t))
+	got := make(chan any, 10)
+	open := func() *satellite.Satellite {
+		sat, err := satellite.New(satellite.Config{Relay: s.url, Listen: "127.0.0.1:" + port, StayKnown: true,
+			Handler: func(_ context.Context, n satellite.Notification) error { got <- n.Data; return nil }})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := sat.Start(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		return sat
+	}
+	away := open()
+	id := away.ID()
+	if err := away.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s.relay(from, 3)
+	client, err := satellite.NewClient(s.url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(client.Close)
+	eventually(t, "its pings fail", func() bool {
+		n, _ := (&check{client: client}).failures(t.Context(), id)
+		return n > 0 && s.status().Accounts.Owed == 3
+	})
+	code, out, errs := run(t, SendCommand, "", "--relay", s.url, "--port", port, "--json", "x")
+	var done sent
+	if err := json.Unmarshal([]byte(out), &done); code != ExitOK || err != nil || done != (sent{id, true}) || !strings.Contains(errs, "stays registered") {
+		t.Errorf("send: got code %d, %q, %q; want that %s stays registered", code, out, errs, id)
+	}
+	if code, out, _ = run(t, CheckCommand, "", "--port", port, s.url); code != ExitOK || !strings.Contains(out, "stays registered") {
+		t.Errorf("check: got code %d, %q; want 0, and that it stays registered", code, out)
+	}
+	eventually(t, "it is owed the 3 of before", func() bool { return s.status().Accounts.Owed == 3 })
+	back := open()
+	for _, want := range []any{"0", "1", "2"} {
+		select {
+		case data := <-got:
+			if data != want {
+				t.Errorf("back again: got %v, want %v", data, want)
+			}
+		case <-time.After(time.Minute):
+			t.Fatalf("back again: message %v does not come", want)
+		}
+	}
+	if err := back.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestCheckExplainsWhatIsNoRelay(t *testing.T) {
 	t.Parallel()
 	web := httptest.NewServer(http.NotFoundHandler())
@@ -225,10 +287,10 @@ func TestToolsReportEveryWrongFlagAtOnceAndHelp(t *testing.T) {
 }
 
 func TestToolsTakeFlagsFromTheEnvironment(t *testing.T) {
-	t.Setenv("CO2_RELAY", "http://127.0.0.1:1")
+	t.Setenv("CO2_RELAY", "http://me:hush@127.0.0.1:1")
 	code, _, errs := run(t, SendCommand, "", "--timeout", "1s", "x")
-	if code != ExitError || !strings.Contains(errs, "127.0.0.1:1") {
-		t.Errorf("got code %d, %q; want 1 and CO2_RELAY's address", code, errs)
+	if code != ExitError || !strings.Contains(errs, "127.0.0.1:1") || strings.Contains(errs, "hush") {
+		t.Errorf("got code %d, %q; want 1 and CO2_RELAY's address without its password", code, errs)
 	}
 }
 
