@@ -51,6 +51,7 @@ type Frontend struct {
 	limiter *limiter // nil: none
 	budget  *budget
 	buffers buffers
+	idList  idList
 	maxSats cached[int]
 	state   cached[figures]
 

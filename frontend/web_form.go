@@ -268,9 +268,14 @@ func (f *Frontend) callFromPage(ctx context.Context, e *entry, sent url.Values, 
 	seen, _ := e.argument(sent, true, f.cfg.MaxDepth) // as above but for passwords
 	v := &callView{Request: prettyXML(callDocument(e.name, seen))}
 	call, err := xmlrpc.ParseCall(callDocument(e.name, param), "", f.limits)
+	a := f.budget.answer(from.addr)
+	defer a.release()
 	var result xmlrpc.Value
 	if err == nil {
-		result, err = f.dispatch(ctx, call.Method, call.Params, request{from: from})
+		result, err = f.dispatch(ctx, call.Method, call.Params, request{from: from, answer: a})
+	}
+	if err == nil {
+		err = a.reserve(ctx, int64(len(result.Raw())))
 	}
 	if err != nil {
 		v.Fault = true
