@@ -324,8 +324,12 @@ func normalHostID(raw string, id registry.ID) string {
 	if v, _ := xmlrpc.StructOf(raw).Member(memberHostID); v.Raw() == xmlrpc.NewString(string(id)).Raw() {
 		return raw
 	}
-	field := xmlrpc.NewStruct(xmlrpc.Field{Name: memberHostID, Value: xmlrpc.NewString(string(id))})
-	for _, raw = range field.RawMembers() {
+	return rawMember(memberHostID, xmlrpc.NewString(string(id)))
+}
+
+// rawMember is a member of a struct as RawMembers gives it.
+func rawMember(name string, v xmlrpc.Value) (raw string) {
+	for _, raw = range xmlrpc.NewStruct(xmlrpc.Field{Name: name, Value: v}).RawMembers() {
 		break
 	}
 	return raw
