@@ -151,7 +151,10 @@ func (f *Frontend) Draining() bool { return f.draining.Load() }
 // is answered as such. It closes ln, and returns nil when it was stopped by ctx.
 func (f *Frontend) Serve(ctx context.Context, ln net.Listener) error {
 	life, giveUp := context.WithCancel(context.WithoutCancel(ctx))
+	var following sync.WaitGroup
+	defer following.Wait()
 	defer giveUp()
+	following.Go(func() { f.trusted.follow(life) })
 	l := newListener(life, ln, f.cfg, f.trusted, f.metrics)
 	if f.certificate != nil {
 		l.tls = f.certificate.tlsConfig()
