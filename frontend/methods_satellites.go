@@ -63,7 +63,7 @@ func (f *Frontend) numSatellites(context.Context, *request) (xmlrpc.Value, error
 }
 
 func (f *Frontend) maxSatellites(ctx context.Context, _ *request) (xmlrpc.Value, error) {
-	n, err := f.maxSats.get(ctx)
+	n, err := f.maxSats.Get(ctx)
 	if err != nil {
 		return xmlrpc.Value{}, err
 	}

@@ -36,7 +36,7 @@ type segment struct {
 
 func (f *Frontend) overviewOf(ctx context.Context) *overviewView {
 	v := &overviewView{In: "–", Out: "–", Half: "–", Nearly: "–"}
-	if fig, err := f.state.get(ctx); err == nil {
+	if fig, err := f.state.Get(ctx); err == nil {
 		fig.Satellites = f.reg.Len()
 		v.Figures = &fig
 		v.Backlog = fig.Accounts.Owed

@@ -85,7 +85,7 @@ func (f *Frontend) systemOf(ctx context.Context) *systemView {
 			CPU: fmt.Sprintf("%.1f%%", p.CPU*100), Memory: sizeText(p.Memory), Connections: p.Connections, Partitions: p.Partitions,
 		})
 	}
-	s, err := f.clusterState.get(ctx)
+	s, err := f.clusterState.Get(ctx)
 	if err != nil {
 		v.Unread = true
 		f.log.Warn("system page without the cluster's state", "error", err)
@@ -188,7 +188,7 @@ func nodesOf(s *cluster.BrokerState) []brokerNode {
 func (f *Frontend) limitFacts(ctx context.Context) []fact {
 	c := &f.cfg
 	satellites := "–"
-	if n, err := f.maxSats.get(ctx); err == nil {
+	if n, err := f.maxSats.Get(ctx); err == nil {
 		satellites = number10(n)
 	}
 	return []fact{

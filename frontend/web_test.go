@@ -169,6 +169,37 @@ func TestPagesAreServedWithoutABroker(t *testing.T) {
 		if resp.StatusCode != 200 || path != "/methods" && !strings.Contains(body, "cannot be read") {
 			t.Errorf("%s: got %d, want 200 and a notice", path, resp.StatusCode)
 		}
+		if strings.Contains(body, "up to date") || strings.HasPrefix(path, "/satellites") && !strings.Contains(body, "not known") {
+			t.Errorf("%s: the page says how a satellite is of which nothing was ever read", path)
+		}
+	}
+}
+
+func TestFiguresThatCannotBeReadAreShownAsTheyWere(t *testing.T) {
+	t.Parallel()
+	srv := clustertest.StartServer(t, t.TempDir())
+	r := startOn(t, clustertest.ConnectWith(t, srv, clustertest.Layout), nil)
+	c := r.from("")
+	id := c.register(9000)
+	sat, _ := r.reg.Lookup(registry.ID(id))
+	save(t, r.reg, sat)
+	paths := []string{"/satellites", "/satellites/" + id}
+	for _, path := range paths {
+		eventually(t, "the figures are read", func() bool {
+			_, body := c.page(path)
+			return strings.Contains(body, "not reached") && strings.Contains(body, "2.50 ms")
+		})
+	}
+	srv.Close()
+	for _, path := range paths {
+		var body string
+		eventually(t, "the page says that they are old", func() bool {
+			_, body = c.page(path)
+			return strings.Contains(body, "cannot be read")
+		})
+		if !strings.Contains(body, "2.50 ms") || strings.Contains(body, "up to date") {
+			t.Errorf("%s: want what was read last", path)
+		}
 	}
 }
 
