@@ -306,11 +306,11 @@ func (f *Frontend) ownOrigin(origin string, c *conn) bool {
 	if f.origins[origin] {
 		return true
 	}
-	scheme, usual := "http://", uint16(80)
+	usual := uint16(80)
 	if f.certificate != nil {
-		scheme, usual = "https://", 443
+		usual = 443
 	}
-	host, found := strings.CutPrefix(origin, scheme)
+	host, found := strings.CutPrefix(origin, f.scheme())
 	if !found {
 		return false
 	}
@@ -329,6 +329,14 @@ func (f *Frontend) ownOrigin(origin string, c *conn) bool {
 		port = strconv.Itoa(int(usual))
 	}
 	return name == "localhost" && local.Addr().IsLoopback() && port == strconv.Itoa(int(local.Port()))
+}
+
+// scheme is what an address of this relay begins with.
+func (f *Frontend) scheme() string {
+	if f.certificate != nil {
+		return "https://"
+	}
+	return "http://"
 }
 
 // detached gives a context for work that goes on when the client hangs up.

@@ -99,7 +99,7 @@ func (f *Frontend) overviewPage(w http.ResponseWriter, r *http.Request) {
 		frame
 		*overviewView
 		URL string
-	}{f.frame("overview"), f.overviewOf(ctx), "http://" + r.Host + "/"})
+	}{f.frame("overview"), f.overviewOf(ctx), f.scheme() + r.Host + "/"})
 }
 
 // eventView is an event in words. Nick and Reason are strangers' texts.

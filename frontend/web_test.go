@@ -1,13 +1,17 @@
 package frontend
 
 import (
+	"crypto/x509"
+	"encoding/pem"
 	"fmt"
 	"html"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -200,6 +204,40 @@ func TestFiguresThatCannotBeReadAreShownAsTheyWere(t *testing.T) {
 		if !strings.Contains(body, "2.50 ms") || strings.Contains(body, "up to date") {
 			t.Errorf("%s: want what was read last", path)
 		}
+	}
+}
+
+func TestTheOverviewGivesAnAddressThatWorks(t *testing.T) {
+	t.Parallel()
+	issuer := httptest.NewTLSServer(nil) // for its certificate
+	defer issuer.Close()
+	pair := issuer.TLS.Certificates[0]
+	key, err := x509.MarshalPKCS8PrivateKey(pair.PrivateKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	files := map[string]*pem.Block{"cert": {Type: "CERTIFICATE", Bytes: pair.Certificate[0]}, "key": {Type: "PRIVATE KEY", Bytes: key}}
+	for name, block := range files {
+		if err := os.WriteFile(filepath.Join(dir, name), pem.EncodeToMemory(block), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r := start(t, func(c *Config) { c.TLSCert, c.TLSKey = filepath.Join(dir, "cert"), filepath.Join(dir, "key") })
+	resp, err := issuer.Client().Get("https://" + r.addr + "/")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(body), "https://"+r.addr+"/") || strings.Contains(string(body), "http://"+r.addr) {
+		t.Error("the overview of a relay with a certificate gives no https address, or another one too")
+	}
+	if _, body := start(t, nil).from("").page("/"); !strings.Contains(body, "http://relay/") {
+		t.Error("the overview of a relay without a certificate gives no http address")
 	}
 }
 
