@@ -20,7 +20,6 @@ type overviewView struct {
 	Behind        uint64
 	Parked        uint64
 	Segments      []segment
-	Backlog       uint64
 	Span          string // what the charts show
 	Charts        []chart
 	Events        []eventView
@@ -39,7 +38,6 @@ func (f *Frontend) overviewOf(ctx context.Context) *overviewView {
 	if fig, err := f.state.Get(ctx); err == nil {
 		fig.Satellites = f.reg.Len()
 		v.Figures = &fig
-		v.Backlog = fig.Accounts.Owed
 	} else if ctx.Err() == nil {
 		f.log.Warn("overview without figures", "error", err)
 	}
@@ -124,12 +122,10 @@ var eventWords = map[string][2]string{
 	"gap":             {"missed messages", "parked"},
 	"unreachable":     {"answers no ping", "parked"},
 	"reachable":       {"answers pings again", "live"},
+	"rewound":         {"log begins anew", "parked"},
 	"worker_joined":   {"worker joined", "live"},
 	"worker_left":     {"worker left", "behind"},
 	"partition_moved": {"partition moved", "idle"},
-	"forgotten":       {"forgotten", "idle"},
-	"kicked":          {"removed by an operator", "behind"},
-	"skipped":         {"backlog skipped by an operator", "behind"},
 }
 
 func (f *Frontend) eventViews(events []cluster.Event) []eventView {

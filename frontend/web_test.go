@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/co2relay/co2relay/cluster"
 	"github.com/co2relay/co2relay/cluster/clustertest"
 	"github.com/co2relay/co2relay/internal/xmlrpc"
 	"github.com/co2relay/co2relay/registry"
@@ -238,6 +239,19 @@ func TestTheOverviewGivesAnAddressThatWorks(t *testing.T) {
 	}
 	if _, body := start(t, nil).from("").page("/"); !strings.Contains(body, "http://relay/") {
 		t.Error("the overview of a relay without a certificate gives no http address")
+	}
+}
+
+func TestEveryKindOfEventHasWords(t *testing.T) {
+	t.Parallel()
+	kinds := cluster.EventKinds()
+	for _, kind := range kinds {
+		if eventWords[kind][0] == "" {
+			t.Errorf("event %s has no words", kind)
+		}
+	}
+	if len(eventWords) != len(kinds) {
+		t.Errorf("got words for %d kinds of events, want %d", len(eventWords), len(kinds))
 	}
 }
 
