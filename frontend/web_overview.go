@@ -25,6 +25,8 @@ type overviewView struct {
 	Events        []eventView
 	Processes     int
 	DeliveryCount int
+	Roles         []roleView   // none: not to be read
+	Nodes         []brokerNode // none: not to be read
 }
 
 // segment is a piece of the bar of states, in hundredths.
@@ -38,6 +40,7 @@ func (f *Frontend) overviewOf(ctx context.Context) *overviewView {
 	if fig, err := f.state.Get(ctx); err == nil {
 		fig.Satellites = f.reg.Len()
 		v.Figures = &fig
+		v.Roles, v.Nodes = f.staffOf(ctx)
 	} else if ctx.Err() == nil {
 		f.log.Warn("overview without figures", "error", err)
 	}
@@ -64,6 +67,15 @@ func (f *Frontend) overviewOf(ctx context.Context) *overviewView {
 		}
 	}
 	return v
+}
+
+// staffOf says who does the work: the workers of each role, and the broker's nodes.
+func (f *Frontend) staffOf(ctx context.Context) ([]roleView, []brokerNode) {
+	s, err := f.clusterState.Get(ctx)
+	if err != nil {
+		return nil, nil
+	}
+	return rolesOf(&s), nodesOf(&s.broker)
 }
 
 func segments(live, behind, parked uint64) []segment {

@@ -1,6 +1,7 @@
 package frontend
 
 import (
+	"context"
 	"crypto/x509"
 	"encoding/pem"
 	"fmt"
@@ -14,6 +15,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -206,6 +208,32 @@ func TestFiguresThatCannotBeReadAreShownAsTheyWere(t *testing.T) {
 			t.Errorf("%s: want what was read last", path)
 		}
 	}
+}
+
+// sleeper is a worker that does nothing.
+type sleeper struct{}
+
+func (sleeper) Claimed(int, uint64, []byte)         {}
+func (sleeper) Release(context.Context, int) []byte { return nil }
+func (sleeper) Lost(int)                            {}
+
+func TestTheOverviewNamesWorkersAndNodes(t *testing.T) {
+	t.Parallel()
+	r := start(t, nil)
+	ctx, cancel := context.WithCancel(context.Background())
+	var working sync.WaitGroup
+	defer working.Wait()
+	defer cancel()
+	member := r.clus.Join(cluster.JoinOptions{Role: "delivery", Name: hostileNick, Sole: true}, sleeper{}, clustertest.Logger(t))
+	working.Go(func() { _ = member.Run(ctx) })
+	s, err := r.clus.Broker(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the overview shows the worker, its partitions and the node", func() bool {
+		_, body := r.from("").page("/")
+		return strings.Contains(body, html.EscapeString(hostileNick)) && strings.Contains(body, "32 of 32") && strings.Contains(body, s.Server)
+	})
 }
 
 func TestTheOverviewGivesAnAddressThatWorks(t *testing.T) {
