@@ -15,12 +15,16 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/co2relay/co2relay/cluster"
+	"github.com/co2relay/co2relay/internal/recent"
 	"github.com/co2relay/co2relay/internal/xmlrpc"
 	"github.com/co2relay/co2relay/registry"
 )
 
 // netHTTPSlop is what net/http reads of a header beyond MaxHeaderBytes.
 const netHTTPSlop = 4 << 10
+
+// askEvery is how often, at most, strangers' questions cost the broker one.
+const askEvery = time.Second
 
 // descriptorShare is which part of the descriptor limit connections of clients
 // may take, unless --max-conns says otherwise: calls to satellites have 80% of
@@ -51,8 +55,9 @@ type Frontend struct {
 	limiter *limiter // nil: none
 	budget  *budget
 	buffers buffers
-	maxSats cached[int]
-	state   cached[figures]
+	idList  idList
+	maxSats *recent.Value[int]
+	state   *recent.Value[figures]
 
 	history      *history
 	overview     *feed
@@ -60,8 +65,8 @@ type Frontend struct {
 	views        *views
 	flow         flow
 	rosterMu     sync.Mutex // guards what a roster sorts later
-	roster       shared[*roster]
-	clusterState cached[clusterState]
+	roster       *recent.Value[*roster]
+	clusterState *recent.Value[clusterState]
 	viewers      atomic.Int64
 	stopping     chan struct{} // closed when Serve is asked to stop
 
@@ -97,10 +102,12 @@ func New(cfg Config, log hclog.Logger, reg *registry.Registry, clus *cluster.Clu
 	if registerer == nil {
 		registerer = prometheus.NewRegistry()
 	}
-	f.maxSats.load = reg.MaxSats
-	f.state.load = f.loadFigures
-	f.roster.load = f.loadRoster
-	f.clusterState.load = f.loadClusterState
+	f.maxSats = recent.New(askEvery, reg.MaxSats)
+	f.state = recent.New(askEvery, f.loadFigures)
+	f.clusterState = recent.New(askEvery, f.loadClusterState)
+	f.roster = recent.New(askEvery, f.loadRoster)
+	f.maxSats.Patience, f.state.Patience, f.clusterState.Patience, f.roster.Patience = lookupTimeout, pagePatience, pagePatience, pagePatience
+	f.roster.Rest = 10                                 // it costs the processor something, too
 	f.trusted, _ = newProxies(cfg.TrustedProxies, log) // Validate has read them
 	for _, o := range cfg.Origins {
 		origin, _ := parseOrigin(o)
@@ -150,7 +157,10 @@ func (f *Frontend) Draining() bool { return f.draining.Load() }
 // is answered as such. It closes ln, and returns nil when it was stopped by ctx.
 func (f *Frontend) Serve(ctx context.Context, ln net.Listener) error {
 	life, giveUp := context.WithCancel(context.WithoutCancel(ctx))
+	var following sync.WaitGroup
+	defer following.Wait()
 	defer giveUp()
+	following.Go(func() { f.trusted.follow(life) })
 	l := newListener(life, ln, f.cfg, f.trusted, f.metrics)
 	if f.certificate != nil {
 		l.tls = f.certificate.tlsConfig()
@@ -213,30 +223,4 @@ func (f *Frontend) shutDown(srv *http.Server, l *listener, giveUp func()) {
 		f.log.Warn("connections are closed before their calls were answered", "error", err)
 	}
 	_ = srv.Close()
-}
-
-// cached keeps a value for a second, so that a stranger's questions cost the
-// broker at most one each second.
-type cached[T any] struct {
-	load func(context.Context) (T, error)
-
-	mu    sync.Mutex
-	value T
-	at    time.Time
-}
-
-func (c *cached[T]) get(ctx context.Context) (T, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if time.Since(c.at) < time.Second {
-		return c.value, nil
-	}
-	ctx, cancel := context.WithTimeout(ctx, lookupTimeout)
-	defer cancel()
-	v, err := c.load(ctx)
-	if err != nil {
-		return v, err
-	}
-	c.value, c.at = v, time.Now()
-	return v, nil
 }

@@ -58,7 +58,8 @@ func startOn(t *testing.T, clus *cluster.Cluster, change func(*Config)) *relayUn
 }
 
 // startWith runs a frontend on a registry, which may be one that never runs.
-func startWith(t *testing.T, clus *cluster.Cluster, reg *registry.Registry, change func(*Config)) *relayUnderTest {
+// prepare changes the frontend before it serves.
+func startWith(t *testing.T, clus *cluster.Cluster, reg *registry.Registry, change func(*Config), prepare ...func(*Frontend)) *relayUnderTest {
 	t.Helper()
 	cfg := DefaultConfig()
 	cfg.Version = "1.2.3"
@@ -69,6 +70,9 @@ func startWith(t *testing.T, clus *cluster.Cluster, reg *registry.Registry, chan
 	f, err := New(cfg, clustertest.Logger(t), reg, clus, metrics)
 	if err != nil {
 		t.Fatalf("new frontend: %v", err)
+	}
+	for _, fn := range prepare {
+		fn(f)
 	}
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -147,7 +151,7 @@ func (c *caller) call(method string, params ...xmlrpc.Value) (xmlrpc.Value, *xml
 func parseAnswer(t *testing.T, doc []byte) (xmlrpc.Value, *xmlrpc.Fault) {
 	t.Helper()
 	lim := xmlrpc.DefaultLimits()
-	lim.Bytes = 16 << 20
+	lim.Bytes, lim.Values = 16<<20, 1<<20
 	resp, err := xmlrpc.ParseResponse(doc, "", lim)
 	if err != nil {
 		t.Fatalf("parse answer %q: %v", doc[:min(len(doc), 300)], err)

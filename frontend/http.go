@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -115,8 +116,8 @@ func (f *Frontend) servePost(w http.ResponseWriter, r *http.Request, c *conn) {
 	}
 }
 
-// serveCall reads a call and answers it. Its body is paid for from the budget
-// until the answer is written.
+// serveCall reads a call and answers it. Its body, and a large answer, are paid
+// for from the budget until the answer is written.
 func (f *Frontend) serveCall(w http.ResponseWriter, r *http.Request, c *conn, code coding) {
 	if r.ContentLength > f.cfg.MaxBody {
 		f.tooLarge(w, r)
@@ -134,12 +135,20 @@ func (f *Frontend) serveCall(w http.ResponseWriter, r *http.Request, c *conn, co
 		f.badCall(w, r, err)
 		return
 	}
-	v, err := f.dispatch(r.Context(), call.Method, call.Params, request{from: from})
-	if err != nil {
-		f.writeFault(w, err, false)
-		return
+	a := f.budget.answer(from.addr)
+	defer a.release()
+	v, err := f.dispatch(r.Context(), call.Method, call.Params, request{from: from, answer: a})
+	if err == nil {
+		err = a.reserve(r.Context(), int64(len(v.Raw()))) // of test: its answer is the call's memory
 	}
-	f.writeResult(w, r, from.addr, v)
+	switch {
+	case errors.Is(err, errBusy):
+		f.busy(w)
+	case err != nil:
+		f.writeFault(w, err, false)
+	default:
+		f.writeResult(w, v)
+	}
 }
 
 // readCall reads and parses a call. The document is not kept: a call may wait
@@ -240,20 +249,11 @@ func (f *Frontend) writeFault(w http.ResponseWriter, err error, hangUp bool) {
 	f.write(w, *buf)
 }
 
-// writeResult answers with a value. A large one waits for its share of the
-// budget: clients that do not read their answers must not fill the memory.
-func (f *Frontend) writeResult(w http.ResponseWriter, r *http.Request, from netip.Addr, v xmlrpc.Value) {
-	if n := len(v.Raw()); n > smallBody {
-		release, err := f.budget.answers.take(r.Context(), from, int64(n))
-		if err != nil {
-			f.busy(w)
-			return
-		}
-		defer release()
-	}
+// writeResult answers with a value.
+func (f *Frontend) writeResult(w http.ResponseWriter, v xmlrpc.Value) {
 	buf := f.buffers.get()
 	defer f.buffers.put(buf)
-	*buf = xmlrpc.AppendResponse((*buf)[:0], v)
+	*buf = xmlrpc.AppendResponse(slices.Grow((*buf)[:0], len(v.Raw())+freeBody), v)
 	f.write(w, *buf)
 }
 
@@ -306,11 +306,11 @@ func (f *Frontend) ownOrigin(origin string, c *conn) bool {
 	if f.origins[origin] {
 		return true
 	}
-	scheme, usual := "http://", uint16(80)
+	usual := uint16(80)
 	if f.certificate != nil {
-		scheme, usual = "https://", 443
+		usual = 443
 	}
-	host, found := strings.CutPrefix(origin, scheme)
+	host, found := strings.CutPrefix(origin, f.scheme())
 	if !found {
 		return false
 	}
@@ -329,6 +329,14 @@ func (f *Frontend) ownOrigin(origin string, c *conn) bool {
 		port = strconv.Itoa(int(usual))
 	}
 	return name == "localhost" && local.Addr().IsLoopback() && port == strconv.Itoa(int(local.Port()))
+}
+
+// scheme is what an address of this relay begins with.
+func (f *Frontend) scheme() string {
+	if f.certificate != nil {
+		return "https://"
+	}
+	return "http://"
 }
 
 // detached gives a context for work that goes on when the client hangs up.

@@ -2,11 +2,14 @@ package frontend
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 	"sync"
 	"time"
 
 	"golang.org/x/sync/semaphore"
+
+	"github.com/co2relay/co2relay/internal/xmlrpc"
 )
 
 // freeBody is the size in bytes up to which a body is not paid for: net/http
@@ -15,14 +18,15 @@ const freeBody = 4 << 10
 
 // smallBody is the size in bytes up to which a body is paid from a share of
 // the budget of its own, so that large calls cannot keep small ones waiting.
+// An answer up to it is not paid for.
 const smallBody = 16 << 10
 
 // budgetWait is how long a call waits for its share of the budget.
 const budgetWait = 5 * time.Second
 
 // budget bounds the bytes that all calls together hold in memory: bodies from
-// before they are read until their call is answered, and large answers until
-// they are written. Whoever waits is served in order.
+// before they are read until their call is answered, and large answers from
+// before they are built until they are written. Whoever waits is served in order.
 type budget struct {
 	small   pool
 	large   pool
@@ -65,16 +69,33 @@ func newPool(size int64) pool {
 	return pool{size: size, all: semaphore.NewWeighted(size), mu: new(sync.Mutex), by: make(map[netip.Addr]*share)}
 }
 
+// take waits for n bytes, and no longer than budgetWait.
 func (p *pool) take(ctx context.Context, from netip.Addr, n int64) (release func(), err error) {
-	n = min(n, p.size/2)
 	ctx, cancel := context.WithTimeout(ctx, budgetWait)
 	defer cancel()
+	return p.acquire(from, n, func(s *semaphore.Weighted, n int64) error { return s.Acquire(ctx, n) })
+}
+
+// takeNow takes n bytes if they are free.
+func (p *pool) takeNow(from netip.Addr, n int64) (release func(), err error) {
+	return p.acquire(from, n, func(s *semaphore.Weighted, n int64) error {
+		if !s.TryAcquire(n) {
+			return errNoneFree
+		}
+		return nil
+	})
+}
+
+var errNoneFree = errors.New("nothing of the budget is free")
+
+func (p *pool) acquire(from netip.Addr, n int64, get func(*semaphore.Weighted, int64) error) (release func(), err error) {
+	n = min(n, p.size/2)
 	s := p.join(from)
-	if err := s.sem.Acquire(ctx, n); err != nil {
+	if err := get(s.sem, n); err != nil {
 		p.leave(from, s)
 		return nil, err
 	}
-	if err := p.all.Acquire(ctx, n); err != nil {
+	if err := get(p.all, n); err != nil {
 		s.sem.Release(n)
 		p.leave(from, s)
 		return nil, err
@@ -103,6 +124,54 @@ func (p *pool) leave(from netip.Addr, s *share) {
 	defer p.mu.Unlock()
 	if s.users--; s.users == 0 {
 		delete(p.by, from)
+	}
+}
+
+// errBusy is that there is no room for an answer. As a whole call's outcome it
+// is told by a status; beside others, and on a page, by this Fault.
+var errBusy = &xmlrpc.Fault{Code: xmlrpc.CodeInternal, Text: "the relay holds as many answers in memory as it takes; try again"}
+
+// answer is a call's share of the budget for answers. It is taken before what
+// it is for is built: a call that waits for it holds next to nothing.
+type answer struct {
+	pool    *pool
+	from    netip.Addr
+	taken   int64
+	refused bool
+	gives   []func()
+}
+
+// answer is for a call of an address; release is to be called once.
+func (b *budget) answer(from netip.Addr) *answer { return &answer{pool: &b.answers, from: from} }
+
+// reserve makes the share hold n bytes in all. At first it waits for its turn;
+// a share that grows is refused at once, as others wait for what it holds, and
+// so is one that was refused before. The error is errBusy.
+func (a *answer) reserve(ctx context.Context, n int64) error {
+	if n <= max(a.taken, smallBody) {
+		return nil
+	}
+	var give func()
+	err := errNoneFree
+	switch {
+	case a.refused:
+	case a.taken == 0:
+		give, err = a.pool.take(ctx, a.from, n)
+	default:
+		n = max(n, a.taken+smallBody) // in steps, for those that grow by little
+		give, err = a.pool.takeNow(a.from, n-a.taken)
+	}
+	if err != nil {
+		a.refused = true
+		return errBusy
+	}
+	a.taken, a.gives = n, append(a.gives, give)
+	return nil
+}
+
+func (a *answer) release() {
+	for _, give := range a.gives {
+		give()
 	}
 }
 

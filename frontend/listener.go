@@ -59,11 +59,8 @@ func (l *listener) Accept() (net.Conn, error) {
 			return nil, err
 		}
 		c := &conn{Conn: raw, l: l, peer: addrOf(raw.RemoteAddr())}
-		c.viaProxy = l.trusted.trusts(l.life, c.peer)
-		if c.viaProxy {
-			// Its connections are those of many clients; each client's are
-			// counted once the PROXY header has named it.
-			c.pp = proxyproto.NewConn(raw, proxyproto.WithPolicy(proxyproto.USE), proxyproto.SetReadHeaderTimeout(l.headerTimeout))
+		if l.trusted.knows(c.peer) {
+			c.isProxy()
 		} else {
 			c.client = normal(c.peer)
 		}
@@ -123,9 +120,14 @@ func (l *listener) forget(c *conn) {
 	}
 	delete(l.conns, c)
 	l.metrics.connections.Set(float64(len(l.conns)))
+	l.uncountLocked(c)
+}
+
+func (l *listener) uncountLocked(c *conn) {
 	if !c.counted {
 		return
 	}
+	c.counted = false
 	if l.byAddr[c.client]--; l.byAddr[c.client] <= 0 {
 		delete(l.byAddr, c.client)
 	}
@@ -197,12 +199,27 @@ type conn struct {
 	life context.Context
 }
 
+// isProxy makes a connection a trusted proxy's. Such connections are those of
+// many clients; each client's are counted once the PROXY header has named it.
+func (c *conn) isProxy() {
+	c.viaProxy, c.client = true, netip.Addr{}
+	c.pp = proxyproto.NewConn(c.Conn, proxyproto.WithPolicy(proxyproto.USE), proxyproto.SetReadHeaderTimeout(c.l.headerTimeout))
+}
+
 // name reads the PROXY header, if one may come, and counts the client then.
+// Whether one may come from an unknown address is found out here, where no
+// other connection waits for it.
 func (c *conn) name() {
-	if c.pp == nil {
-		return
-	}
 	c.named.Do(func() {
+		if c.pp == nil {
+			if !c.l.trusted.trusts(c.l.life, c.peer) {
+				return
+			}
+			c.l.mu.Lock()
+			c.l.uncountLocked(c)
+			c.isProxy()
+			c.l.mu.Unlock()
+		}
 		h := c.pp.ProxyHeader()
 		if h == nil || h.Command.IsLocal() {
 			return
@@ -240,10 +257,10 @@ func (c *conn) Write(b []byte) (int, error) {
 
 // readWire reads what came, but for the PROXY header.
 func (c *conn) readWire(b []byte) (int, error) {
+	c.name()
 	if c.pp == nil {
 		return c.Conn.Read(b)
 	}
-	c.name()
 	if c.refused != nil {
 		c.l.metrics.refusedConn(c.refused)
 		sayGoodbye(c.Conn, c.refused)

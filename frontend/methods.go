@@ -76,7 +76,13 @@ type request struct {
 	method string       // the name under which it was called
 	param  xmlrpc.Value // zero if there was none
 	text   string       // for hostIDParam and nameParam: what was meant
-	nested bool         // called through call_method or system.multicall
+	answer *answer
+	before int64 // bytes of the answer that are not this call's, in a multicall
+}
+
+// reserve is to be called before a large result is built, with its size in bytes.
+func (r *request) reserve(ctx context.Context, n int64) error {
+	return r.answer.reserve(ctx, r.before+n)
 }
 
 // peer is who makes a call.

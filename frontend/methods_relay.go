@@ -291,6 +291,11 @@ func (f *Frontend) sender(ctx context.Context, r *request, holder xmlrpc.Value) 
 	if errors.Is(err, registry.ErrUnknown) {
 		return nil, &refusal{"not_registered", registryFault("'%s' is not registered with this relay; call relay.register first and use the id that it returns", shown(text))}
 	}
+	var fault *xmlrpc.Fault
+	if err != nil && !errors.As(err, &fault) {
+		f.log.Warn("sender not looked up", "host_id", shown(text), "error", err)
+		return nil, &refusal{"failed", registryFault("the message was not accepted: the relay does not know '%s' and could not ask its broker; send it again in a few seconds", shown(text))}
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -324,8 +329,12 @@ func normalHostID(raw string, id registry.ID) string {
 	if v, _ := xmlrpc.StructOf(raw).Member(memberHostID); v.Raw() == xmlrpc.NewString(string(id)).Raw() {
 		return raw
 	}
-	field := xmlrpc.NewStruct(xmlrpc.Field{Name: memberHostID, Value: xmlrpc.NewString(string(id))})
-	for _, raw = range field.RawMembers() {
+	return rawMember(memberHostID, xmlrpc.NewString(string(id)))
+}
+
+// rawMember is a member of a struct as RawMembers gives it.
+func rawMember(name string, v xmlrpc.Value) (raw string) {
+	for _, raw = range xmlrpc.NewStruct(xmlrpc.Field{Name: name, Value: v}).RawMembers() {
 		break
 	}
 	return raw
@@ -348,7 +357,15 @@ func (f *Frontend) relayFault(err error, size int) error {
 		f.log.Warn("message may have been accepted", "error", err)
 		return registryFault("the message may have been accepted: the relay's broker did not say so within %s; to repeat it safely, send it with a dedup_id", f.cfg.PublishTimeout)
 	}
-	f.metrics.relay("failed")
 	f.log.Warn("message not accepted", "error", err)
-	return registryFault("the message was not accepted: the relay could not reach its broker; try again")
+	switch {
+	case errors.Is(err, cluster.ErrStore):
+		f.metrics.relay("store_failed")
+		return registryFault("the message was not accepted: a write to the disk of the relay's broker failed, and the broker starts anew; send it again in a few seconds")
+	case errors.Is(err, cluster.ErrUnavailable):
+		f.metrics.relay("failed")
+		return registryFault("the message was not accepted: the relay could not reach its broker; send it again in a few seconds")
+	}
+	f.metrics.relay("denied")
+	return registryFault("the message was not accepted: the relay's broker refuses it, and sending it again will not help; tell the relay's operator, whose log says why")
 }

@@ -4,29 +4,58 @@ import (
 	"context"
 	"errors"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/co2relay/co2relay/internal/xmlrpc"
 	"github.com/co2relay/co2relay/registry"
 )
 
-// emptyID is about what an id takes beside its own bytes in an answer.
-const perID = len("<value><string></string></value>")
+const (
+	// perID is what an id takes beside its own bytes in an answer.
+	perID = len("<value><string></string></value>")
+	// moreIDs is by how much a list may grow while its call waits, in bytes.
+	moreIDs = 4 << 10
+)
 
 // satellites answers *.get_satellites. It refuses before it builds an answer
-// that would be too large.
-func (f *Frontend) satellites(context.Context, *request) (xmlrpc.Value, error) {
-	ids := f.reg.IDs()
-	size := 0
+// that would be too large, and holds no list while it waits for its turn.
+func (f *Frontend) satellites(ctx context.Context, r *request) (xmlrpc.Value, error) {
+	size := int64(moreIDs)
+	for _, id := range f.reg.IDs() {
+		size += int64(len(id) + perID)
+	}
+	if size-moreIDs > f.cfg.MaxAnswer {
+		return xmlrpc.Value{}, &xmlrpc.Fault{Code: xmlrpc.CodeInternal,
+			Text: "the list of " + strconv.Itoa(f.reg.Len()) + " satellites is longer than the relay's largest answer (--max-answer)"}
+	}
+	if err := r.reserve(ctx, size); err != nil {
+		return xmlrpc.Value{}, err
+	}
+	return f.idList.of(f.reg.IDs()), nil
+}
+
+// idList keeps the ids as a value while they are the same: whoever asks shares it.
+type idList struct {
+	mu    sync.Mutex
+	ids   []registry.ID // that value is made of
+	value xmlrpc.Value
+}
+
+// of gives ids of the registry as a value. The registry never changes a slice
+// that it gave away, so that one that begins at the same place is the same.
+func (l *idList) of(ids []registry.ID) xmlrpc.Value {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(ids) > 0 && len(ids) == len(l.ids) && &ids[0] == &l.ids[0] {
+		return l.value
+	}
 	values := make([]xmlrpc.Value, len(ids))
 	for i, id := range ids {
-		if size += len(id) + perID; int64(size) > f.cfg.MaxAnswer {
-			return xmlrpc.Value{}, &xmlrpc.Fault{Code: xmlrpc.CodeInternal,
-				Text: "the list of " + strconv.Itoa(len(ids)) + " satellites is longer than the relay's largest answer (--max-answer)"}
-		}
 		values[i] = xmlrpc.NewString(string(id))
 	}
-	return xmlrpc.NewArray(values...), nil
+	l.ids, l.value = ids, xmlrpc.NewArray(values...)
+	return l.value
 }
 
 func (f *Frontend) numSatellites(context.Context, *request) (xmlrpc.Value, error) {
@@ -34,7 +63,7 @@ func (f *Frontend) numSatellites(context.Context, *request) (xmlrpc.Value, error
 }
 
 func (f *Frontend) maxSatellites(ctx context.Context, _ *request) (xmlrpc.Value, error) {
-	n, err := f.maxSats.get(ctx)
+	n, err := f.maxSats.Get(ctx)
 	if err != nil {
 		return xmlrpc.Value{}, err
 	}

@@ -11,9 +11,16 @@ import (
 // maxMulticall bounds the calls in one system.multicall.
 const maxMulticall = 1000
 
-// emptyAnswer is what an array of results costs beside the results, roughly,
-// for each of them.
-const emptyAnswer = 64
+// What stands for a call in a multicall's answer that has no room for more.
+var (
+	calledTooLate = faultValue(&xmlrpc.Fault{Code: xmlrpc.CodeInternal, Text: "not called: the calls before took too long"})
+	notCalled     = faultValue(&xmlrpc.Fault{Code: xmlrpc.CodeInternal, Text: "not called: the answer is full; make fewer calls at once"})
+	noRoom        = faultValue(&xmlrpc.Fault{Code: xmlrpc.CodeInternal, Text: "called, but the answer has no room for its result; make fewer calls at once"})
+	// spareAnswer is kept free for each call that is still to be made, in bytes:
+	// whatever the others take, it can be said what became of it.
+	spareAnswer = int64(max(len(calledTooLate.Raw()), len(notCalled.Raw()), len(noRoom.Raw())))
+	emptyArray  = int64(len(xmlrpc.NewArray().Raw()))
+)
 
 func (f *Frontend) ping(context.Context, *request) (xmlrpc.Value, error) {
 	return xmlrpc.NewString("pong"), nil
@@ -107,48 +114,64 @@ func (f *Frontend) callMethod(ctx context.Context, r *request) (xmlrpc.Value, er
 	if rest.Len() > 0 {
 		params = []xmlrpc.Value{xmlrpc.StructOf(rest.String())}
 	}
-	return f.dispatch(ctx, name, params, request{from: r.from, nested: true})
+	return f.dispatch(ctx, name, params, request{from: r.from, answer: r.answer, before: r.before})
 }
 
 // multicall makes calls one after the other. Calls that its time or its
-// answer's size have no room for are not made, and their faults say so.
+// answer's size have no room for are not made, and their faults say so. The
+// answer never exceeds its limit: a client that saw a failure only would repeat
+// calls that were made.
 func (f *Frontend) multicall(ctx context.Context, r *request) (xmlrpc.Value, error) {
 	ctx, cancel := context.WithTimeout(ctx, f.cfg.PublishTimeout)
 	defer cancel()
-	calls := 0
+	calls, most := int64(0), min(maxMulticall, f.cfg.MaxAnswer/(2*spareAnswer))
 	for range r.param.Elements() {
-		if calls++; calls > maxMulticall {
-			return xmlrpc.Value{}, wrongParams("system.multicall takes at most %d calls at once; none was made", maxMulticall)
+		if calls++; calls > most {
+			return xmlrpc.Value{}, wrongParams("system.multicall takes at most %d calls at once; none was made", most)
 		}
 	}
+	if err := r.reserve(ctx, emptyArray+calls*spareAnswer); err != nil {
+		return xmlrpc.Value{}, err
+	}
 	results := make([]xmlrpc.Value, 0, calls)
-	size := int64(0)
+	size := emptyArray
 	for call := range r.param.Elements() {
-		result := f.oneOfMany(ctx, call, r, f.cfg.MaxAnswer-size)
+		calls--
+		result := f.oneOfMany(ctx, call, r, size+calls*spareAnswer)
 		size += int64(len(result.Raw()))
 		results = append(results, result)
 	}
 	return xmlrpc.NewArray(results...), nil
 }
 
-// oneOfMany makes one call of a multicall; room is what its answer may be in
-// bytes. It gives what stands for the call in the answer.
-func (f *Frontend) oneOfMany(ctx context.Context, call xmlrpc.Value, r *request, room int64) xmlrpc.Value {
+// oneOfMany makes one call of a multicall, of whose answer others take so many
+// bytes before and after it; a spareAnswer is left. It gives what stands for
+// the call in the answer.
+func (f *Frontend) oneOfMany(ctx context.Context, call xmlrpc.Value, r *request, others int64) xmlrpc.Value {
+	room := f.cfg.MaxAnswer - others
+	if ctx.Err() != nil {
+		return calledTooLate
+	}
+	if room < 2*spareAnswer {
+		return notCalled
+	}
+	instead := notCalled
 	name, params, err := multicallCall(call)
-	switch {
-	case err != nil:
-		return faultValue(err)
-	case ctx.Err() != nil:
-		return faultValue(&xmlrpc.Fault{Code: xmlrpc.CodeInternal, Text: "not called: the calls before took too long"})
-	case room < emptyAnswer:
-		return faultValue(&xmlrpc.Fault{Code: xmlrpc.CodeInternal, Text: "not called: the answer is full; make fewer calls at once"})
+	var v xmlrpc.Value
+	if err == nil {
+		instead = noRoom
+		v, err = f.dispatch(ctx, name, params, request{from: r.from, answer: r.answer, before: others + emptyArray})
 	}
-	v, err := f.dispatch(ctx, name, params, request{from: r.from, nested: true})
+	size := emptyArray + int64(len(v.Raw()))
 	if err != nil {
-		return faultValue(err)
+		v = faultValue(err)
+		size = int64(len(v.Raw()))
 	}
-	if int64(len(v.Raw())) > room {
-		return faultValue(&xmlrpc.Fault{Code: xmlrpc.CodeInternal, Text: "called, but the answer has no room for its result; make fewer calls at once"})
+	if size > room || r.answer.reserve(ctx, others+size) != nil {
+		return instead
+	}
+	if err != nil {
+		return v
 	}
 	return xmlrpc.NewArray(v)
 }

@@ -1,8 +1,8 @@
 package frontend
 
 import (
+	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -305,7 +305,10 @@ func TestMulticallIsBounded(t *testing.T) {
 	for i := range many {
 		many[i] = str("methodName", "ping")
 	}
-	c.mustFault(xmlrpc.CodeWrongParams, "at most "+strconv.Itoa(maxMulticall), "system.multicall", xmlrpc.NewArray(many...))
+	most := (64 << 10) / (2 * spareAnswer)
+	c.mustFault(xmlrpc.CodeWrongParams, fmt.Sprintf("at most %d", most), "system.multicall", xmlrpc.NewArray(many...))
+	c.must("system.multicall", xmlrpc.NewArray(many[:most]...))
+	start(t, nil).from("").mustFault(xmlrpc.CodeWrongParams, fmt.Sprintf("at most %d", maxMulticall), "system.multicall", xmlrpc.NewArray(many...))
 	big := str("methodName", "test", "params", xmlrpc.NewArray(xmlrpc.NewString(strings.Repeat("x", 30<<10))))
 	got := c.must("system.multicall", xmlrpc.NewArray(big, big, big, str("methodName", "ping")))
 	var kinds []xmlrpc.Kind
@@ -316,10 +319,54 @@ func TestMulticallIsBounded(t *testing.T) {
 	if !slices.Equal(kinds, want) {
 		t.Errorf("kinds of results: got %v, want %v: the third has no room", kinds, want)
 	}
-	if n := len(got.Raw()); n > 70<<10 {
-		t.Errorf("answer has %d bytes, want about the limit of 64 KiB at most", n)
+	if n := len(got.Raw()); n > 64<<10 {
+		t.Errorf("answer has %d bytes, want the limit of 64 KiB at most", n)
 	}
 	c.mustFault(xmlrpc.CodeInternal, "--max-answer", "test", xmlrpc.NewString(strings.Repeat("x", 70<<10)))
+}
+
+// A client that is told nothing but that all failed would make the calls again.
+func TestMulticallSaysOfEachCallWhetherItWasMade(t *testing.T) {
+	t.Parallel()
+	r := start(t, func(c *Config) { c.MaxAnswer = 64 << 10 })
+	c := r.from("")
+	id := c.register(9000)
+	call := func(name string, param xmlrpc.Value) xmlrpc.Value {
+		return str("methodName", name, "params", xmlrpc.NewArray(param))
+	}
+	for name, x := range map[string]struct {
+		filler xmlrpc.Value
+		times  int
+	}{
+		"results":   {call("test", xmlrpc.NewString(strings.Repeat("x", 1500))), 60},
+		"faults":    {call("relay.get_satellite_props", str("host_id", strings.Repeat("&", 300))), 60},
+		"one large": {call("test", xmlrpc.NewString(strings.Repeat("x", 60<<10))), 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			before := len(logged(t, r.clus))
+			var calls []xmlrpc.Value
+			for i := range 60 {
+				if i < x.times {
+					calls = append(calls, x.filler)
+				}
+				calls = append(calls, call("relay.relay", str("host_id", id, "data", 1)))
+			}
+			got := c.must("system.multicall", xmlrpc.NewArray(calls...))
+			n, made := 0, 0
+			for e := range got.Elements() {
+				n++
+				if e.Raw() == xmlrpc.NewArray(answerOK).Raw() {
+					made++
+				}
+			}
+			if n != len(calls) || len(got.Raw()) > 64<<10 {
+				t.Errorf("got %d results in %d bytes, want %d in 64 KiB at most", n, len(got.Raw()), len(calls))
+			}
+			if stored := len(logged(t, r.clus)) - before; made == 0 || stored != made {
+				t.Errorf("%d messages were stored and the answer says so of %d, want the same, and some", stored, made)
+			}
+		})
+	}
 }
 
 func TestCapabilitiesNameTheirSpecifications(t *testing.T) {

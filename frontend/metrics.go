@@ -42,7 +42,7 @@ const (
 var outcomeNames = [outcomes]string{"ok", "registry_fault", "not_well_formed", "not_xmlrpc", "no_such_method", "wrong_params", "internal"}
 
 // relayResults are the values of the label of co2_frontend_relays_total.
-var relayResults = []string{"accepted", "invalid", "not_registered", "wrong_address", "rate_exceeded", "queue_full", "too_large", "short_of_disk", "maybe_accepted", "failed"}
+var relayResults = []string{"accepted", "invalid", "not_registered", "wrong_address", "rate_exceeded", "queue_full", "too_large", "short_of_disk", "store_failed", "maybe_accepted", "denied", "failed"}
 
 // newMetrics registers the metrics; the error is the registerer's, for
 // instance when another frontend uses it already.

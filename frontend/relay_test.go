@@ -2,6 +2,8 @@ package frontend
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"strconv"
 	"strings"
 	"sync"
@@ -290,15 +292,43 @@ func TestABrokerThatIsGoneIsAFaultInTime(t *testing.T) {
 	t.Parallel()
 	srv := clustertest.StartServer(t, t.TempDir())
 	clus := clustertest.ConnectWith(t, srv, clustertest.Layout)
-	c := startOn(t, clus, func(c *Config) { c.PublishTimeout = time.Second }).from("")
+	r := startOn(t, clus, func(c *Config) { c.PublishTimeout = time.Second })
+	c := r.from("")
 	id := c.register(9000)
 	srv.Close()
 	text := c.mustFault(xmlrpc.CodeRegistry, co2Error, "relay.relay", str("host_id", id, "data", 1))
 	if !strings.Contains(text, "may have been accepted") && !strings.Contains(text, "was not accepted") {
 		t.Errorf("got %q, want it to say whether the message was accepted", text)
 	}
+	// One whose sender has to be looked up was not accepted for sure.
+	failed := r.metric("co2_frontend_relays_total failed")
+	c.mustFault(xmlrpc.CodeRegistry, co2Error+"the message was not accepted", "relay.relay", str("host_id", "127.0.0.1:9999", "data", 1))
+	if got := r.metric("co2_frontend_relays_total failed"); got != failed+1 {
+		t.Errorf("failed relays: got %g, want %g", got, failed+1)
+	}
 	c.mustFault(xmlrpc.CodeRegistry, co2Error, "relay.register", str("port", 9001))
 	c.must("ping")
+}
+
+func TestAFaultSaysWhyAMessageWasNotAccepted(t *testing.T) {
+	t.Parallel()
+	r := start(t, nil)
+	for _, x := range []struct {
+		err           error
+		words, result string
+	}{
+		{cluster.ErrStore, "a write to the disk", "store_failed"},
+		{cluster.ErrUnavailable, "could not reach its broker", "failed"},
+		{errors.New("the broker's permissions forbid publishing"), "sending it again will not help", "denied"},
+	} {
+		fault := asFault(r.relayFault(fmt.Errorf("publish: %w", x.err), 1))
+		if fault.Code != xmlrpc.CodeRegistry || !strings.Contains(fault.Text, "was not accepted") || !strings.Contains(fault.Text, x.words) {
+			t.Errorf("%v: got %v, want code 1 and %q", x.err, fault, x.words)
+		}
+		if r.metric("co2_frontend_relays_total "+x.result) != 1 {
+			t.Errorf("%v: not counted as %s", x.err, x.result)
+		}
+	}
 }
 
 func TestRegisteringTellsTheOthers(t *testing.T) {

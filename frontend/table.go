@@ -82,7 +82,7 @@ func relayMethods() []method {
 				"and msg_id (a string) is the message's place in the relay's log, the same for every recipient and every repeat.",
 			faults: []string{
 				"1, registry.Co2RegistryError: the sender is not registered, or calls from another address; it relays more often than the operator allows; the queue is full; the message is too large; " +
-					"the relay is short of disk; or the message may have been accepted, which the relay could not find out in time.",
+					"the relay is short of disk; its broker cannot be reached, or did not take the message; or the message may have been accepted, which the relay could not find out in time.",
 			},
 			handle: (*Frontend).relay,
 		},

@@ -2,6 +2,7 @@ package frontend
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -17,7 +18,7 @@ const (
 	// resolveEvery is how old the addresses of a proxy's name get.
 	resolveEvery = 5 * time.Second
 	// resolveAgain is how often, at most, a caller from an unknown address makes
-	// the names be looked up anew: it may be a proxy that has just started.
+	// the names be looked up anew.
 	resolveAgain   = 200 * time.Millisecond
 	resolveTimeout = time.Second
 )
@@ -29,16 +30,21 @@ type proxies struct {
 	names    []string
 	log      hclog.Logger
 	lookup   func(ctx context.Context, name string) ([]netip.Addr, error)
+	wanted   chan struct{} // an unknown address called
 
 	mu    sync.Mutex
-	addrs map[string][]netip.Addr // by name; what was found last stays when a look-up fails
-	tried time.Time
-	bad   map[string]bool // names whose last look-up failed, so that it is told once
+	done  chan struct{}           // closed at the end of the look-up that is under way, or comes next
+	ended time.Time               // the last one
+	addrs map[string][]netip.Addr // by name
+	bad   map[string]bool         // names whose last look-up failed, so that it is told once
 }
 
 // newProxies reads CIDR networks, single addresses and host names.
 func newProxies(texts []string, log hclog.Logger) (*proxies, error) {
-	p := &proxies{log: log, addrs: make(map[string][]netip.Addr), bad: make(map[string]bool)}
+	p := &proxies{
+		log: log, wanted: make(chan struct{}, 1), done: make(chan struct{}),
+		addrs: make(map[string][]netip.Addr), bad: make(map[string]bool),
+	}
 	p.lookup = func(ctx context.Context, name string) ([]netip.Addr, error) {
 		return net.DefaultResolver.LookupNetIP(ctx, "ip", name)
 	}
@@ -91,26 +97,14 @@ func isAddress(s string) bool {
 	return err == nil
 }
 
-// trusts tells whether a header from this address is believed. Names are looked
-// up anew when an unknown address calls: a proxy may have come up under another
-// one just now.
-func (p *proxies) trusts(ctx context.Context, a netip.Addr) bool {
+// knows tells whether a header from this address is believed, as far as is
+// known now.
+func (p *proxies) knows(a netip.Addr) bool {
 	if slices.ContainsFunc(p.networks, func(n netip.Prefix) bool { return n.Contains(a) }) {
 		return true
 	}
-	if len(p.names) == 0 {
-		return false
-	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if known, age := p.known(a), time.Since(p.tried); age < resolveAgain || known && age < resolveEvery {
-		return known
-	}
-	p.resolve(ctx)
-	return p.known(a)
-}
-
-func (p *proxies) known(a netip.Addr) bool {
 	for _, addrs := range p.addrs {
 		if slices.Contains(addrs, a) {
 			return true
@@ -119,27 +113,80 @@ func (p *proxies) known(a netip.Addr) bool {
 	return false
 }
 
-// resolve looks every name up. The caller holds mu.
+// trusts is knows after a new look-up, where the address is unknown and the
+// names have not been looked up just now: it may be a proxy's that has just
+// come up. It waits as long as follow takes for that.
+func (p *proxies) trusts(ctx context.Context, a netip.Addr) bool {
+	if len(p.names) == 0 || p.knows(a) {
+		return p.knows(a)
+	}
+	p.mu.Lock()
+	done, age := p.done, time.Since(p.ended)
+	p.mu.Unlock()
+	if age < resolveAgain {
+		return false
+	}
+	select {
+	case p.wanted <- struct{}{}:
+	default:
+	}
+	select {
+	case <-done:
+	case <-ctx.Done():
+	}
+	return p.knows(a)
+}
+
+// follow keeps the names' addresses until ctx ends.
+func (p *proxies) follow(ctx context.Context) {
+	if len(p.names) == 0 {
+		return
+	}
+	for ctx.Err() == nil {
+		p.resolve(ctx)
+		p.mu.Lock()
+		close(p.done)
+		p.done, p.ended = make(chan struct{}), time.Now()
+		p.mu.Unlock()
+		select {
+		case <-ctx.Done():
+		case <-p.wanted:
+		case <-time.After(resolveEvery):
+		}
+	}
+}
+
+// resolve looks all names up at the same time: one that hangs holds up no other.
 func (p *proxies) resolve(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, resolveTimeout)
 	defer cancel()
+	var wg sync.WaitGroup
+	defer wg.Wait()
 	for _, name := range p.names {
-		found, err := p.lookup(ctx, name)
-		if err != nil {
-			if !p.bad[name] {
-				p.log.Warn("trusted proxy is looked up later", "name", name, "error", err)
-			}
-			p.bad[name] = true
-			continue
-		}
-		for i := range found {
-			found[i] = found[i].Unmap().WithZone("")
-		}
-		slices.SortFunc(found, netip.Addr.Compare)
-		if !slices.Equal(found, p.addrs[name]) {
-			p.log.Info("trusted proxy found", "name", name, "addresses", found)
-		}
-		p.addrs[name], p.bad[name] = found, false
+		wg.Go(func() {
+			found, err := p.lookup(ctx, name)
+			p.learn(name, found, err)
+		})
 	}
-	p.tried = time.Now()
+}
+
+// learn takes over what a look-up gave; after a failed one what was known stays.
+func (p *proxies) learn(name string, found []netip.Addr, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err != nil {
+		if !p.bad[name] && !errors.Is(err, context.Canceled) {
+			p.log.Warn("trusted proxy is looked up later", "name", name, "error", err)
+		}
+		p.bad[name] = true
+		return
+	}
+	for i := range found {
+		found[i] = found[i].Unmap().WithZone("")
+	}
+	slices.SortFunc(found, netip.Addr.Compare)
+	if !slices.Equal(found, p.addrs[name]) {
+		p.log.Info("trusted proxy found", "name", name, "addresses", found)
+	}
+	p.addrs[name], p.bad[name] = found, false
 }

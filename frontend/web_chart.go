@@ -48,8 +48,6 @@ func spanFor(slots []slot) chartSpan {
 type chart struct {
 	ID, Title string
 	Span      chartSpan
-	Unit      string
-	Now       string // in words
 	Most      string // of the scale
 	Half      string
 	Summary   string // for those who do not see it
@@ -172,7 +170,7 @@ func drawLog(id, title, unit string, text func(float64) string, all ...series) c
 }
 
 func drawOn(log bool, id, title, unit string, text func(float64) string, all []series) chart {
-	c := chart{ID: id, Title: title, Unit: unit, Empty: true}
+	c := chart{ID: id, Title: title, Empty: true}
 	n := len(all[0].points)
 	base := make([]float64, n)
 	top := 0.0
@@ -211,7 +209,6 @@ func drawOn(log bool, id, title, unit string, text func(float64) string, all []s
 		}
 	}
 	c.Series = all
-	c.Now = all[len(all)-1].Now
 	return c
 }
 

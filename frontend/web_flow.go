@@ -225,10 +225,7 @@ func (f *Frontend) flowEvent(ctx context.Context, seen uint64, turn int, nodes *
 }
 
 func (f *Frontend) drawNodes(ctx context.Context) (string, error) {
-	all, err := f.roster.get(ctx)
-	if err != nil {
-		return "", err
-	}
+	all, _ := f.satellitesNow(ctx) // where they cannot be read, as they were
 	var b bytes.Buffer
 	view := f.flowOf(all)
 	if err := f.pages.byName["flow"].ExecuteTemplate(&b, "live-nodes", view); err != nil {
@@ -305,16 +302,13 @@ func place(nodes []flowNode) {
 func (f *Frontend) flowPage(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), pageTimeout)
 	defer cancel()
-	all, err := f.roster.get(ctx)
-	if err != nil {
-		all = &roster{sorted: map[string][]int{}}
-	}
+	all, err := f.satellitesNow(ctx)
 	messages, _, readErr := f.lastMessages(ctx, 0, flowListed)
 	f.flow.spoke(messages)
 	view := f.flowOf(all)
 	slices.Reverse(messages)
 	view.Blind, view.Rate = f.flow.isBlind(), f.history.rate(time.Now())
-	view.Messages, view.Unread = messages, errors.Join(err, readErr) != nil || all.unread
+	view.Messages, view.Unread = messages, errors.Join(err, readErr) != nil
 	f.page(w, http.StatusOK, "flow", struct {
 		frame
 		*flowView

@@ -77,9 +77,37 @@ func (e *entry) fields(sent url.Values) []fieldView {
 	return all
 }
 
-// argument makes the method's parameter of a form; the zero Value is none. With
-// hide, passwords are replaced: for showing it.
-func (e *entry) argument(sent url.Values, hide bool, depth int) (xmlrpc.Value, error) {
+// formReader makes values of a form's texts, within the limits of a call. They
+// are longer than their texts: "[1,1" by a factor of 16.
+type formReader struct {
+	lim    xmlrpc.Limits
+	values int
+	bytes  int // of the scalars
+}
+
+// formGrowth is by what factor, at most, values are longer than their text.
+const formGrowth = 16
+
+// limitError is why a text is not taken for words where it is no JSON.
+type limitError struct{ text string }
+
+func (e *limitError) Error() string { return e.text }
+
+// count adds a value of so many bytes, unless it is one too many.
+func (r *formReader) count(n int) error {
+	r.values++
+	r.bytes += n
+	switch {
+	case r.values > r.lim.Values:
+		return &limitError{fmt.Sprintf("more than %d values, and a call may have no more; send fewer (--max-values)", r.lim.Values)}
+	case r.bytes > r.lim.Bytes:
+		return &limitError{fmt.Sprintf("more than %d bytes as XML-RPC, and a call may have no more; send less at once (--max-body, --max-inflated)", r.lim.Bytes)}
+	}
+	return nil
+}
+
+// argument makes the method's parameter of a form; the zero Value is none.
+func (r *formReader) argument(e *entry, sent url.Values) (xmlrpc.Value, error) {
 	switch e.param {
 	case noParam:
 		return xmlrpc.Value{}, nil
@@ -88,7 +116,7 @@ func (e *entry) argument(sent url.Values, hide bool, depth int) (xmlrpc.Value, e
 		if strings.TrimSpace(text) == "" {
 			return xmlrpc.Value{}, nil
 		}
-		return looseValue(text, depth)
+		return r.loose(text)
 	}
 	var fields []xmlrpc.Field
 	for _, m := range e.members {
@@ -96,10 +124,7 @@ func (e *entry) argument(sent url.Values, hide bool, depth int) (xmlrpc.Value, e
 		if text == "" {
 			continue
 		}
-		if hide && strings.HasSuffix(m.name, "_pass") {
-			text = hiddenText
-		}
-		v, err := m.value(text, depth)
+		v, err := r.member(&m, text)
 		if err != nil {
 			return v, fmt.Errorf("%s: %w", m.name, err)
 		}
@@ -109,7 +134,7 @@ func (e *entry) argument(sent url.Values, hide bool, depth int) (xmlrpc.Value, e
 		return fields[0].Value, nil
 	}
 	if more := strings.TrimSpace(sent.Get(fieldMore)); more != "" {
-		v, err := jsonText(more, depth)
+		v, err := r.json(more)
 		if err != nil {
 			return v, fmt.Errorf("further members: %w", err)
 		}
@@ -123,8 +148,23 @@ func (e *entry) argument(sent url.Values, hide bool, depth int) (xmlrpc.Value, e
 	return xmlrpc.NewStruct(fields...), nil
 }
 
-// value reads a member's text as its type.
-func (m *member) value(text string, depth int) (xmlrpc.Value, error) {
+// hidden gives a parameter with its passwords replaced, for showing it.
+func hidden(param xmlrpc.Value) xmlrpc.Value {
+	var shown strings.Builder
+	for name, raw := range param.RawMembers() {
+		if strings.HasSuffix(name, "_pass") {
+			raw = rawMember(name, xmlrpc.NewString(hiddenText))
+		}
+		shown.WriteString(raw)
+	}
+	if shown.Len() == 0 {
+		return param
+	}
+	return xmlrpc.StructOf(shown.String())
+}
+
+// member reads a member's text as its type.
+func (r *formReader) member(m *member, text string) (xmlrpc.Value, error) {
 	switch m.typ {
 	case typeInt:
 		n, err := strconv.ParseInt(strings.TrimSpace(text), 10, 64)
@@ -142,32 +182,39 @@ func (m *member) value(text string, depth int) (xmlrpc.Value, error) {
 		return xmlrpc.NewString(text), nil
 	case typeArray:
 		if strings.HasPrefix(strings.TrimSpace(text), "[") {
-			return jsonText(text, depth)
+			return r.json(text)
 		}
 		var words []xmlrpc.Value
 		for w := range strings.SplitSeq(text, ",") {
-			if w = strings.TrimSpace(w); w != "" {
-				words = append(words, xmlrpc.NewString(w))
+			if w = strings.TrimSpace(w); w == "" {
+				continue
 			}
+			v := xmlrpc.NewString(w)
+			if err := r.count(len(v.Raw())); err != nil {
+				return v, err
+			}
+			words = append(words, v)
 		}
 		return xmlrpc.NewArray(words...), nil
 	}
-	return looseValue(text, depth)
+	return r.loose(text)
 }
 
-// looseValue reads JSON, and takes what is none for text.
-func looseValue(text string, depth int) (xmlrpc.Value, error) {
-	if v, err := jsonText(text, depth); err == nil {
-		return v, nil
+// loose reads JSON, and takes what is none for text.
+func (r *formReader) loose(text string) (xmlrpc.Value, error) {
+	v, err := r.json(text)
+	var limit *limitError
+	if err == nil || errors.As(err, &limit) {
+		return v, err
 	}
 	return xmlrpc.NewString(text), nil
 }
 
-// jsonText reads one JSON value; structs keep the order of their members.
-func jsonText(text string, depth int) (xmlrpc.Value, error) {
+// json reads one JSON value; structs keep the order of their members.
+func (r *formReader) json(text string) (xmlrpc.Value, error) {
 	d := json.NewDecoder(strings.NewReader(text))
 	d.UseNumber()
-	v, err := jsonValue(d, depth)
+	v, err := r.jsonValue(d, r.lim.Depth)
 	if err != nil {
 		return v, fmt.Errorf("read JSON: %w", err)
 	}
@@ -177,9 +224,9 @@ func jsonText(text string, depth int) (xmlrpc.Value, error) {
 	return v, nil
 }
 
-func jsonValue(d *json.Decoder, depth int) (xmlrpc.Value, error) {
+func (r *formReader) jsonValue(d *json.Decoder, depth int) (xmlrpc.Value, error) {
 	if depth <= 0 {
-		return xmlrpc.Value{}, errors.New("it nests too deeply (--max-depth)")
+		return xmlrpc.Value{}, &limitError{"it nests too deeply (--max-depth)"}
 	}
 	token, err := d.Token()
 	if err != nil {
@@ -187,9 +234,12 @@ func jsonValue(d *json.Decoder, depth int) (xmlrpc.Value, error) {
 	}
 	switch token {
 	case json.Delim('['):
+		if err := r.count(0); err != nil {
+			return xmlrpc.Value{}, err
+		}
 		var elements []xmlrpc.Value
 		for d.More() {
-			v, err := jsonValue(d, depth-1)
+			v, err := r.jsonValue(d, depth-1)
 			if err != nil {
 				return v, err
 			}
@@ -198,13 +248,16 @@ func jsonValue(d *json.Decoder, depth int) (xmlrpc.Value, error) {
 		_, err = d.Token()
 		return xmlrpc.NewArray(elements...), err
 	case json.Delim('{'):
+		if err := r.count(0); err != nil {
+			return xmlrpc.Value{}, err
+		}
 		var fields []xmlrpc.Field
 		for d.More() {
 			name, err := d.Token()
 			if err != nil {
 				return xmlrpc.Value{}, err
 			}
-			v, err := jsonValue(d, depth-1)
+			v, err := r.jsonValue(d, depth-1)
 			if err != nil {
 				return v, err
 			}
@@ -213,7 +266,11 @@ func jsonValue(d *json.Decoder, depth int) (xmlrpc.Value, error) {
 		_, err = d.Token()
 		return xmlrpc.NewStruct(fields...), err
 	}
-	return xmlrpc.FromGo(token)
+	v, err := xmlrpc.FromGo(token)
+	if err != nil {
+		return v, err
+	}
+	return v, r.count(len(v.Raw()))
 }
 
 // serveForm makes a call from a method's page. It goes the way of any call: as
@@ -232,7 +289,7 @@ func (f *Frontend) serveForm(w http.ResponseWriter, r *http.Request, c *conn) {
 		return
 	}
 	from := peer{addr: c.client, life: c.life}
-	release, err := f.budget.body(r.Context(), from.addr, f.cost(r.ContentLength, identity))
+	release, err := f.budget.body(r.Context(), from.addr, f.formCost(r.ContentLength))
 	if err != nil {
 		f.busy(w)
 		return
@@ -241,6 +298,15 @@ func (f *Frontend) serveForm(w http.ResponseWriter, r *http.Request, c *conn) {
 	if f.readForm(w, r) {
 		f.methodPage(w, e.name, r.PostForm, f.callFromPage(r.Context(), e, r.PostForm, from))
 	}
+}
+
+// formCost is what a form takes of the budget: its text, and the call that it
+// becomes, as a document and as values.
+func (f *Frontend) formCost(length int64) int64 {
+	if length < 0 {
+		length = f.cfg.MaxBody
+	}
+	return length + 2*min(formGrowth*length, int64(f.limits.Bytes))
 }
 
 // readForm reads a form, or answers why it cannot.
@@ -261,16 +327,21 @@ func (f *Frontend) readForm(w http.ResponseWriter, r *http.Request) bool {
 }
 
 func (f *Frontend) callFromPage(ctx context.Context, e *entry, sent url.Values, from peer) *callView {
-	param, err := e.argument(sent, false, f.cfg.MaxDepth)
+	reader := formReader{lim: f.limits}
+	param, err := reader.argument(e, sent)
 	if err != nil {
 		return &callView{Problem: err.Error()}
 	}
-	seen, _ := e.argument(sent, true, f.cfg.MaxDepth) // as above but for passwords
-	v := &callView{Request: prettyXML(callDocument(e.name, seen))}
+	v := &callView{Request: prettyXML(callDocument(e.name, hidden(param)))}
 	call, err := xmlrpc.ParseCall(callDocument(e.name, param), "", f.limits)
+	a := f.budget.answer(from.addr)
+	defer a.release()
 	var result xmlrpc.Value
 	if err == nil {
-		result, err = f.dispatch(ctx, call.Method, call.Params, request{from: from})
+		result, err = f.dispatch(ctx, call.Method, call.Params, request{from: from, answer: a})
+	}
+	if err == nil {
+		err = a.reserve(ctx, int64(len(result.Raw())))
 	}
 	if err != nil {
 		v.Fault = true

@@ -180,7 +180,7 @@ func (f *Frontend) afterSlot(ctx context.Context, changed <-chan struct{}) {
 }
 
 func (f *Frontend) overviewEvent(ctx context.Context) ([]byte, error) {
-	return f.partsEvent("overview", f.overviewOf(ctx), "figures", "span", "charts", "events")
+	return f.partsEvent("overview", f.overviewOf(ctx), "figures", "span", "charts", "events", "staff")
 }
 
 // partsEvent renders the named parts of a page for those who look at it.

@@ -82,6 +82,38 @@ func TestMethodsCanBeCalledFromTheirPages(t *testing.T) {
 	}
 }
 
+func TestAFormOfTooManyValuesIsNotCalled(t *testing.T) {
+	t.Parallel()
+	r := start(t, func(c *Config) { c.MaxValues, c.MaxDepth = 1000, 10 })
+	c := r.from("")
+	ones := "[" + strings.Repeat("1,", 2000) + "1]"
+	for name, x := range map[string]struct {
+		method string
+		fields url.Values
+		want   string
+	}{
+		"any":      {"test", url.Values{"param": {ones}}, "more than 1000 values"},
+		"nested":   {"test", url.Values{"param": {"[" + strings.Repeat("[[]],", 600) + "1]"}}, "more than 1000 values"},
+		"array":    {"relay.register", url.Values{"m.port": {"1"}, "m.plugins": {ones}}, "more than 1000 values"},
+		"words":    {"relay.register", url.Values{"m.port": {"1"}, "m.plugins": {strings.Repeat("a,", 2000)}}, "more than 1000 values"},
+		"further":  {"relay.register", url.Values{"m.port": {"1"}, "more": {`{"a": ` + ones + `}`}}, "more than 1000 values"},
+		"together": {"relay.relay", url.Values{"m.host_id": {"x"}, "m.data": {ones[:1200] + "1]"}, "more": {`{"a": ` + ones[:1200] + `1]}`}}, "more than 1000 values"},
+		"long":     {"test", url.Values{"param": {"[" + strings.Repeat(`"`+strings.Repeat("&", 1000)+`",`, 300) + "1]"}}, "more than 1048576 bytes as XML-RPC"},
+		"deep":     {"test", url.Values{"param": {strings.Repeat("[", 50) + strings.Repeat("]", 50)}}, "nests too deeply"},
+	} {
+		status, body := c.submit(x.method, x.fields)
+		if status != http.StatusOK || !strings.Contains(body, "Not called") || !strings.Contains(body, x.want) {
+			t.Errorf("%s: got %d, want a page with %q, and no call:\n%.2000s", name, status, x.want, body)
+		}
+	}
+	if _, body := c.submit("test", url.Values{"param": {"[1, 2"}}); !strings.Contains(body, "It answered") {
+		t.Error("what is no JSON is not taken for words")
+	}
+	if _, body := c.submit("test", url.Values{"param": {`{"a_pass": "hush-hush"}`}}); !strings.Contains(body, hiddenText) {
+		t.Error("a password among JSON is shown in the request")
+	}
+}
+
 func TestFormOfAnotherOriginIsRefusedInWords(t *testing.T) {
 	t.Parallel()
 	r := start(t, nil)

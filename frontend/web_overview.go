@@ -20,12 +20,13 @@ type overviewView struct {
 	Behind        uint64
 	Parked        uint64
 	Segments      []segment
-	Backlog       uint64
 	Span          string // what the charts show
 	Charts        []chart
 	Events        []eventView
 	Processes     int
 	DeliveryCount int
+	Roles         []roleView   // none: not to be read
+	Nodes         []brokerNode // none: not to be read
 }
 
 // segment is a piece of the bar of states, in hundredths.
@@ -36,10 +37,10 @@ type segment struct {
 
 func (f *Frontend) overviewOf(ctx context.Context) *overviewView {
 	v := &overviewView{In: "–", Out: "–", Half: "–", Nearly: "–"}
-	if fig, err := f.state.get(ctx); err == nil {
+	if fig, err := f.state.Get(ctx); err == nil {
 		fig.Satellites = f.reg.Len()
 		v.Figures = &fig
-		v.Backlog = fig.Accounts.Owed
+		v.Roles, v.Nodes = f.staffOf(ctx)
 	} else if ctx.Err() == nil {
 		f.log.Warn("overview without figures", "error", err)
 	}
@@ -66,6 +67,15 @@ func (f *Frontend) overviewOf(ctx context.Context) *overviewView {
 		}
 	}
 	return v
+}
+
+// staffOf says who does the work: the workers of each role, and the broker's nodes.
+func (f *Frontend) staffOf(ctx context.Context) ([]roleView, []brokerNode) {
+	s, err := f.clusterState.Get(ctx)
+	if err != nil {
+		return nil, nil
+	}
+	return rolesOf(&s), nodesOf(&s.broker)
 }
 
 func segments(live, behind, parked uint64) []segment {
@@ -99,7 +109,7 @@ func (f *Frontend) overviewPage(w http.ResponseWriter, r *http.Request) {
 		frame
 		*overviewView
 		URL string
-	}{f.frame("overview"), f.overviewOf(ctx), "http://" + r.Host + "/"})
+	}{f.frame("overview"), f.overviewOf(ctx), f.scheme() + r.Host + "/"})
 }
 
 // eventView is an event in words. Nick and Reason are strangers' texts.
@@ -124,12 +134,10 @@ var eventWords = map[string][2]string{
 	"gap":             {"missed messages", "parked"},
 	"unreachable":     {"answers no ping", "parked"},
 	"reachable":       {"answers pings again", "live"},
+	"rewound":         {"log begins anew", "parked"},
 	"worker_joined":   {"worker joined", "live"},
 	"worker_left":     {"worker left", "behind"},
 	"partition_moved": {"partition moved", "idle"},
-	"forgotten":       {"forgotten", "idle"},
-	"kicked":          {"removed by an operator", "behind"},
-	"skipped":         {"backlog skipped by an operator", "behind"},
 }
 
 func (f *Frontend) eventViews(events []cluster.Event) []eventView {

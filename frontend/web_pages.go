@@ -17,8 +17,13 @@ import (
 // perPage is how many satellites one page shows.
 const perPage = 100
 
-// pageTimeout bounds what a page reads from the broker.
-const pageTimeout = 3 * time.Second
+const (
+	// pageTimeout bounds what a page reads from the broker.
+	pageTimeout = 3 * time.Second
+	// pagePatience bounds one question of a page, so that it fails for all who
+	// ask and not for the one whose page's time is over.
+	pagePatience = 2 * time.Second
+)
 
 // figures are what the overview shows of the whole relay.
 type figures struct {
@@ -36,7 +41,7 @@ func (f *Frontend) loadFigures(ctx context.Context) (figures, error) {
 	var errs [3]error
 	fig.Log, errs[0] = f.clus.Log().State(ctx)
 	fig.Accounts, errs[1] = f.reg.Totals(ctx)
-	fig.MaxSatellites, errs[2] = f.maxSats.get(ctx)
+	fig.MaxSatellites, errs[2] = f.maxSats.Get(ctx)
 	return fig, errors.Join(errs[:]...)
 }
 
@@ -148,6 +153,7 @@ func (f *Frontend) methodPage(w http.ResponseWriter, name string, sent url.Value
 // satelliteView is a satellite as the pages show it. Nick is a stranger's text.
 type satelliteView struct {
 	ID, Nick         string
+	Known            bool // else its figures were never read
 	State, StateText string
 	RoundTrip        string
 	Sent, Received   uint64
@@ -172,15 +178,24 @@ func stateClass(s registry.State) string {
 	return s.String()
 }
 
+// stateOf gives a state's colour and words.
+func stateOf(s registry.State, known bool) (class, text string) {
+	if !known {
+		return "idle", "not known"
+	}
+	return stateClass(s), stateTexts[s]
+}
+
 func viewOf(sat *registry.Satellite, fig *registry.Figures) satelliteView {
 	current, _ := pingTimes(&fig.Ping)
-	return satelliteView{
-		ID: string(sat.ID), Nick: sat.Nick,
-		State: stateClass(fig.Traffic.State), StateText: stateTexts[fig.Traffic.State],
+	v := satelliteView{
+		ID: string(sat.ID), Nick: sat.Nick, Known: fig.Traffic.Generation > 0,
 		RoundTrip: roundTripText(current),
 		Sent:      fig.Traffic.Sent, Received: fig.Traffic.Received + fig.Traffic.Refused,
 		Owed: fig.Owed, Created: sat.Created,
 	}
+	v.State, v.StateText = stateOf(fig.Traffic.State, v.Known)
+	return v
 }
 
 // satelliteFacts are all figures of a satellite. Its password is in none.

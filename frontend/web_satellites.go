@@ -9,48 +9,22 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/co2relay/co2relay/registry"
 )
 
-// shared keeps a value for a second or ten times as long as it took to make,
-// whatever is longer, and has one caller make it for all.
-type shared[T any] struct {
-	load func(context.Context) (T, error)
-
-	mu    sync.Mutex
-	value T
-	until time.Time
-}
-
-func (s *shared[T]) get(ctx context.Context) (T, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	began := time.Now()
-	if began.Before(s.until) {
-		return s.value, nil
-	}
-	v, err := s.load(ctx)
-	if err != nil {
-		return v, err
-	}
-	s.value, s.until = v, time.Now().Add(max(time.Second, 10*time.Since(began)))
-	return v, nil
-}
-
 // roster is all satellites with their figures, as of one moment. It is made at
 // most once a second, whatever the number of browsers.
 type roster struct {
 	rows   []row
-	unread bool             // some figures could not be read
 	sorted map[string][]int // rows in the order of a column
 }
 
 // row is one satellite. Its figures are shared with the registry's cache.
 type row struct {
 	sat     *registry.Satellite
+	known   bool              // its figures were ever read
 	traffic *registry.Traffic // nil: none yet
 	ping    *registry.Ping    // nil: none yet
 	owed    int64
@@ -59,13 +33,26 @@ type row struct {
 	seen    time.Time
 }
 
+// satellitesNow gives the roster. Beside an error some or all of it is as it was
+// last read.
+func (f *Frontend) satellitesNow(ctx context.Context) (*roster, error) {
+	r, err := f.roster.Get(ctx)
+	if r == nil {
+		r = f.rosterOf(new(registry.Snapshot))
+	}
+	return r, err
+}
+
 func (f *Frontend) loadRoster(ctx context.Context) (*roster, error) {
 	snapshot, err := f.reg.Snapshot(ctx)
-	r := &roster{unread: err != nil, sorted: make(map[string][]int)}
+	return f.rosterOf(snapshot), err
+}
+
+func (f *Frontend) rosterOf(snapshot *registry.Snapshot) *roster {
 	all := f.reg.All()
-	r.rows = make([]row, len(all))
+	r := &roster{rows: make([]row, len(all)), sorted: make(map[string][]int)}
 	for i, sat := range all {
-		w := row{sat: sat, trip: -1}
+		w := row{sat: sat, known: snapshot.Known(sat), trip: -1}
 		w.traffic, w.ping, w.owed = snapshot.Find(sat)
 		if t := w.traffic; t != nil {
 			w.state, w.seen = t.State, t.ReceivedAt
@@ -81,7 +68,7 @@ func (f *Frontend) loadRoster(ctx context.Context) (*roster, error) {
 		}
 		r.rows[i] = w
 	}
-	return r, nil
+	return r
 }
 
 // columns are the orders in which the satellites can be shown, all ascending.
@@ -182,7 +169,7 @@ func (q rosterQuery) link() string {
 func (q *rosterQuery) passes(r *row, lower string) bool {
 	switch q.State {
 	case "live":
-		if r.state != registry.StateIdle && r.state != registry.StateLive {
+		if !r.known || r.state != registry.StateIdle && r.state != registry.StateLive {
 			return false
 		}
 	case "behind":
@@ -264,14 +251,11 @@ type tableView struct {
 }
 
 func (f *Frontend) tableOf(ctx context.Context, q rosterQuery) *tableView {
-	all, err := f.roster.get(ctx)
-	if err != nil {
-		all = &roster{unread: true, sorted: map[string][]int{}}
-	}
+	all, err := f.satellitesNow(ctx)
 	rows, counts := f.search(all, &q)
 	v := &tableView{
 		Query: q, Live: "/live" + q.link(), Headings: q.headings(), Filters: q.filters(counts),
-		Total: len(all.rows), Found: len(rows), Unread: all.unread,
+		Total: len(all.rows), Found: len(rows), Unread: err != nil,
 	}
 	v.Pages = max((len(rows)+perPage-1)/perPage, 1)
 	v.Page = min(q.Page, v.Pages)
@@ -318,13 +302,8 @@ func (f *Frontend) search(all *roster, q *rosterQuery) ([]int, map[string]int) {
 			continue
 		}
 		counts[""]++
-		switch x.state {
-		case registry.StateBehind:
-			counts["behind"]++
-		case registry.StateParked:
-			counts["parked"]++
-		default:
-			counts["live"]++
+		if x.known {
+			counts[stateClass(x.state)]++
 		}
 		if q.passes(x, "") {
 			found = append(found, i)
@@ -336,11 +315,12 @@ func (f *Frontend) search(all *roster, q *rosterQuery) ([]int, map[string]int) {
 func (r *row) view() rowView {
 	v := rowView{
 		satelliteView: satelliteView{
-			ID: string(r.sat.ID), Nick: r.sat.Nick, State: stateClass(r.state), StateText: stateTexts[r.state],
+			ID: string(r.sat.ID), Nick: r.sat.Nick, Known: r.known,
 			RoundTrip: roundTripText(r.trip), Sent: r.sent(), Received: r.received(), Owed: r.owed, Created: r.sat.Created,
 		},
 		Seen: r.seen,
 	}
+	v.State, v.StateText = stateOf(r.state, r.known)
 	if r.ping != nil {
 		v.Spark = sparkline(&r.ping.Recent, 64, 18)
 	}

@@ -11,6 +11,9 @@ import (
 	"github.com/co2relay/co2relay/cluster"
 )
 
+// workingRoles are those that share the partitions out.
+var workingRoles = []string{"delivery", "pinger"}
+
 // clusterState is how processes, partitions and broker are.
 type clusterState struct {
 	workers   []cluster.Worker
@@ -26,7 +29,7 @@ func (f *Frontend) loadClusterState(ctx context.Context) (clusterState, error) {
 		return s, err
 	}
 	s.owners = make(map[string][]cluster.PartitionRecord)
-	for _, role := range []string{"delivery", "pinger"} {
+	for _, role := range workingRoles {
 		records, err := f.clus.PartitionRecords(ctx, role)
 		if err != nil {
 			return s, err
@@ -85,15 +88,13 @@ func (f *Frontend) systemOf(ctx context.Context) *systemView {
 			CPU: fmt.Sprintf("%.1f%%", p.CPU*100), Memory: sizeText(p.Memory), Connections: p.Connections, Partitions: p.Partitions,
 		})
 	}
-	s, err := f.clusterState.get(ctx)
+	s, err := f.clusterState.Get(ctx)
 	if err != nil {
 		v.Unread = true
 		f.log.Warn("system page without the cluster's state", "error", err)
 		return v
 	}
-	for _, role := range []string{"delivery", "pinger"} {
-		v.Roles = append(v.Roles, roleOf(role, &s))
-	}
+	v.Roles = rolesOf(&s)
 	if s.brokerErr == nil {
 		v.Broker, v.Nodes = &s.broker, nodesOf(&s.broker)
 		v.Answers = roundTripText(float64(s.broker.RoundTrip) / float64(time.Millisecond))
@@ -114,6 +115,14 @@ func (f *Frontend) systemPage(w http.ResponseWriter, r *http.Request) {
 
 // workerColours is how many workers have a colour of their own.
 const workerColours = 6
+
+func rolesOf(s *clusterState) []roleView {
+	var all []roleView
+	for _, role := range workingRoles {
+		all = append(all, roleOf(role, s))
+	}
+	return all
+}
 
 func roleOf(role string, s *clusterState) roleView {
 	v := roleView{Role: role, Cells: make([]cellView, cluster.Partitions)}
@@ -188,7 +197,7 @@ func nodesOf(s *cluster.BrokerState) []brokerNode {
 func (f *Frontend) limitFacts(ctx context.Context) []fact {
 	c := &f.cfg
 	satellites := "–"
-	if n, err := f.maxSats.get(ctx); err == nil {
+	if n, err := f.maxSats.Get(ctx); err == nil {
 		satellites = number10(n)
 	}
 	return []fact{

@@ -1,18 +1,25 @@
 package frontend
 
 import (
+	"context"
+	"crypto/x509"
+	"encoding/pem"
 	"fmt"
 	"html"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
+	"github.com/co2relay/co2relay/cluster"
 	"github.com/co2relay/co2relay/cluster/clustertest"
 	"github.com/co2relay/co2relay/internal/xmlrpc"
 	"github.com/co2relay/co2relay/registry"
@@ -169,6 +176,110 @@ func TestPagesAreServedWithoutABroker(t *testing.T) {
 		if resp.StatusCode != 200 || path != "/methods" && !strings.Contains(body, "cannot be read") {
 			t.Errorf("%s: got %d, want 200 and a notice", path, resp.StatusCode)
 		}
+		if strings.Contains(body, "up to date") || strings.HasPrefix(path, "/satellites") && !strings.Contains(body, "not known") {
+			t.Errorf("%s: the page says how a satellite is of which nothing was ever read", path)
+		}
+	}
+}
+
+func TestFiguresThatCannotBeReadAreShownAsTheyWere(t *testing.T) {
+	t.Parallel()
+	srv := clustertest.StartServer(t, t.TempDir())
+	r := startOn(t, clustertest.ConnectWith(t, srv, clustertest.Layout), nil)
+	c := r.from("")
+	id := c.register(9000)
+	sat, _ := r.reg.Lookup(registry.ID(id))
+	save(t, r.reg, sat)
+	paths := []string{"/satellites", "/satellites/" + id}
+	for _, path := range paths {
+		eventually(t, "the figures are read", func() bool {
+			_, body := c.page(path)
+			return strings.Contains(body, "not reached") && strings.Contains(body, "2.50 ms")
+		})
+	}
+	srv.Close()
+	for _, path := range paths {
+		var body string
+		eventually(t, "the page says that they are old", func() bool {
+			_, body = c.page(path)
+			return strings.Contains(body, "cannot be read")
+		})
+		if !strings.Contains(body, "2.50 ms") || strings.Contains(body, "up to date") {
+			t.Errorf("%s: want what was read last", path)
+		}
+	}
+}
+
+// sleeper is a worker that does nothing.
+type sleeper struct{}
+
+func (sleeper) Claimed(int, uint64, []byte)         {}
+func (sleeper) Release(context.Context, int) []byte { return nil }
+func (sleeper) Lost(int)                            {}
+
+func TestTheOverviewNamesWorkersAndNodes(t *testing.T) {
+	t.Parallel()
+	r := start(t, nil)
+	ctx, cancel := context.WithCancel(context.Background())
+	var working sync.WaitGroup
+	defer working.Wait()
+	defer cancel()
+	member := r.clus.Join(cluster.JoinOptions{Role: "delivery", Name: hostileNick, Sole: true}, sleeper{}, clustertest.Logger(t))
+	working.Go(func() { _ = member.Run(ctx) })
+	s, err := r.clus.Broker(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the overview shows the worker, its partitions and the node", func() bool {
+		_, body := r.from("").page("/")
+		return strings.Contains(body, html.EscapeString(hostileNick)) && strings.Contains(body, "32 of 32") && strings.Contains(body, s.Server)
+	})
+}
+
+func TestTheOverviewGivesAnAddressThatWorks(t *testing.T) {
+	t.Parallel()
+	issuer := httptest.NewTLSServer(nil) // for its certificate
+	defer issuer.Close()
+	pair := issuer.TLS.Certificates[0]
+	key, err := x509.MarshalPKCS8PrivateKey(pair.PrivateKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	files := map[string]*pem.Block{"cert": {Type: "CERTIFICATE", Bytes: pair.Certificate[0]}, "key": {Type: "PRIVATE KEY", Bytes: key}}
+	for name, block := range files {
+		if err := os.WriteFile(filepath.Join(dir, name), pem.EncodeToMemory(block), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r := start(t, func(c *Config) { c.TLSCert, c.TLSKey = filepath.Join(dir, "cert"), filepath.Join(dir, "key") })
+	resp, err := issuer.Client().Get("https://" + r.addr + "/")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(body), "https://"+r.addr+"/") || strings.Contains(string(body), "http://"+r.addr) {
+		t.Error("the overview of a relay with a certificate gives no https address, or another one too")
+	}
+	if _, body := start(t, nil).from("").page("/"); !strings.Contains(body, "http://relay/") {
+		t.Error("the overview of a relay without a certificate gives no http address")
+	}
+}
+
+func TestEveryKindOfEventHasWords(t *testing.T) {
+	t.Parallel()
+	kinds := cluster.EventKinds()
+	for _, kind := range kinds {
+		if eventWords[kind][0] == "" {
+			t.Errorf("event %s has no words", kind)
+		}
+	}
+	if len(eventWords) != len(kinds) {
+		t.Errorf("got words for %d kinds of events, want %d", len(eventWords), len(kinds))
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/co2relay/co2relay/cluster"
+	"github.com/co2relay/co2relay/internal/recent"
 )
 
 // figuresFresh is for how long a record read for Figures or Totals serves
@@ -108,7 +109,8 @@ func loadRecord[R any](ctx context.Context, b *cluster.Bucket, key string, decod
 // Figures gives a satellite's figures as last written by the delivery worker
 // and the pinger, at most half a second older than that. Figures of an older
 // generation count as none. The error is ErrUnknown for an id that is not
-// registered.
+// registered. Beside another one come the figures as they were last read, zero
+// if they never were.
 func (r *Registry) Figures(ctx context.Context, id ID) (Figures, error) {
 	sat, ok := r.Lookup(id)
 	if !ok {
@@ -118,15 +120,12 @@ func (r *Registry) Figures(ctx context.Context, id ID) (Figures, error) {
 		}
 	}
 	p := id.Partition()
-	traffic, err := r.traffic[p].get(ctx)
-	if err != nil {
+	traffic, err := r.traffic[p].Get(ctx)
+	pings, pingsErr := r.pings[p].Get(ctx)
+	if err = errors.Join(err, pingsErr); err != nil && traffic.byID == nil {
 		return Figures{}, err
 	}
-	pings, err := r.pings[p].get(ctx)
-	if err != nil {
-		return Figures{}, err
-	}
-	return figuresOf(sat, &traffic, &pings), nil
+	return figuresOf(sat, &traffic, &pings), err
 }
 
 // Totals sums the accounts of all partitions, each as its delivery worker
@@ -135,7 +134,7 @@ func (r *Registry) Figures(ctx context.Context, id ID) (Figures, error) {
 func (r *Registry) Totals(ctx context.Context) (Accounts, error) {
 	var sum Accounts
 	for _, c := range r.traffic {
-		x, err := c.get(ctx)
+		x, err := c.Get(ctx)
 		if err != nil {
 			return Accounts{}, err
 		}
@@ -146,7 +145,8 @@ func (r *Registry) Totals(ctx context.Context) (Accounts, error) {
 	return sum, nil
 }
 
-// trafficIndex and pingIndex are records as Figures looks things up in them.
+// trafficIndex and pingIndex are records as Figures looks things up in them; byID
+// is nil until one was read.
 type trafficIndex struct {
 	readTo uint64
 	totals Totals
@@ -160,14 +160,26 @@ type pingIndex struct {
 
 func (r *Registry) openCaches() {
 	for p := range cluster.Partitions {
-		r.traffic[p] = newRecordCache(func(ctx context.Context) (trafficIndex, error) {
+		r.traffic[p] = recent.New(figuresFresh, lastRead(func(ctx context.Context) (trafficIndex, error) {
 			rec, _, err := r.LoadTraffic(ctx, p)
 			return indexTraffic(&rec), err
-		})
-		r.pings[p] = newRecordCache(func(ctx context.Context) (pingIndex, error) {
+		}))
+		r.pings[p] = recent.New(figuresFresh, lastRead(func(ctx context.Context) (pingIndex, error) {
 			rec, _, err := r.LoadPing(ctx, p)
 			return indexPing(&rec), err
-		})
+		}))
+	}
+}
+
+// lastRead gives what was read last beside an error.
+func lastRead[T any](read func(context.Context) (T, error)) func(context.Context) (T, error) {
+	var last T // guarded by the turn of a recent.Value
+	return func(ctx context.Context) (T, error) {
+		x, err := read(ctx)
+		if err == nil {
+			last = x
+		}
+		return last, err
 	}
 }
 
@@ -187,37 +199,4 @@ func indexPing(rec *PingRecord) pingIndex {
 		x.byID[rec.Satellites[i].ID] = &rec.Satellites[i]
 	}
 	return x
-}
-
-// recordCache keeps one record for figuresFresh. Callers who find it stale
-// wait for one of them to read it; none waits beyond its own context.
-type recordCache[T any] struct {
-	read func(context.Context) (T, error)
-	turn chan struct{} // holds one token: whoever has it owns what follows
-	last T
-	at   time.Time // of the read; zero: none yet
-}
-
-func newRecordCache[T any](read func(context.Context) (T, error)) *recordCache[T] {
-	return &recordCache[T]{read: read, turn: make(chan struct{}, 1)}
-}
-
-func (c *recordCache[T]) get(ctx context.Context) (T, error) {
-	var none T
-	select {
-	case c.turn <- struct{}{}:
-		defer func() { <-c.turn }()
-	case <-ctx.Done():
-		return none, fmt.Errorf("read figures: %w", ctx.Err())
-	}
-	if !c.at.IsZero() && time.Since(c.at) < figuresFresh {
-		return c.last, nil
-	}
-	at := time.Now()
-	rec, err := c.read(ctx)
-	if err != nil {
-		return none, err
-	}
-	c.last, c.at = rec, at
-	return rec, nil
 }

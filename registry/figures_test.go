@@ -1,12 +1,9 @@
 package registry
 
 import (
-	"context"
 	"errors"
 	"reflect"
-	"sync"
 	"testing"
-	"time"
 
 	"github.com/co2relay/co2relay/cluster"
 	"github.com/co2relay/co2relay/cluster/clustertest"
@@ -97,31 +94,6 @@ func TestFiguresAreThoseOfThePresentGeneration(t *testing.T) {
 	}
 	if f, err = r.Figures(t.Context(), testID(9)); !errors.Is(err, ErrUnknown) {
 		t.Errorf("unknown satellite: got %+v, %v, want ErrUnknown", f, err)
-	}
-}
-
-func TestManyAskForFiguresWithOneRead(t *testing.T) {
-	t.Parallel()
-	var mu sync.Mutex
-	reads := 0
-	c := newRecordCache(func(context.Context) (int, error) {
-		mu.Lock()
-		defer mu.Unlock()
-		reads++
-		return reads, nil
-	})
-	var wg sync.WaitGroup
-	start := time.Now()
-	for range 50 {
-		wg.Go(func() {
-			if _, err := c.get(t.Context()); err != nil {
-				t.Error(err)
-			}
-		})
-	}
-	wg.Wait()
-	if atMost := 1 + int(time.Since(start)/figuresFresh); reads > atMost {
-		t.Errorf("got %d reads for 50 callers, want at most %d", reads, atMost)
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/co2relay/co2relay/cluster"
+	"github.com/co2relay/co2relay/internal/recent"
 )
 
 // Registry is the registrations and figures of one cluster, as one process
@@ -22,8 +23,8 @@ type Registry struct {
 
 	view    *view
 	ready   chan struct{}
-	traffic [cluster.Partitions]*recordCache[trafficIndex]
-	pings   [cluster.Partitions]*recordCache[pingIndex]
+	traffic [cluster.Partitions]*recent.Value[trafficIndex]
+	pings   [cluster.Partitions]*recent.Value[pingIndex]
 }
 
 // New gives a registry over a cluster whose buckets exist. It does no I/O.

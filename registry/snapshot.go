@@ -14,19 +14,16 @@ type Snapshot struct {
 }
 
 // Snapshot reads the figures of all satellites, at most half a second older
-// than they stand in the broker. What cannot be read is left out, and the error
-// says so: the snapshot is usable all the same.
+// than they stand in the broker. What cannot be read is as it was last read, and
+// the error says so: the snapshot is usable all the same.
 func (r *Registry) Snapshot(ctx context.Context) (*Snapshot, error) {
 	s := new(Snapshot)
 	var errs []error
 	for p := range cluster.Partitions {
-		var err error
-		if s.traffic[p], err = r.traffic[p].get(ctx); err == nil {
-			s.pings[p], err = r.pings[p].get(ctx)
-		}
-		if err != nil {
-			errs = append(errs, err)
-		}
+		var err, pingsErr error
+		s.traffic[p], err = r.traffic[p].Get(ctx)
+		s.pings[p], pingsErr = r.pings[p].Get(ctx)
+		errs = append(errs, err, pingsErr)
 	}
 	return s, errors.Join(errs...)
 }
@@ -52,6 +49,9 @@ func figuresOf(sat *Satellite, traffic *trafficIndex, pings *pingIndex) Figures 
 	f.Owed = f.Traffic.Owed(traffic.readTo)
 	return f
 }
+
+// Known tells whether the figures of a satellite's partition were ever read.
+func (s *Snapshot) Known(sat *Satellite) bool { return s.traffic[sat.ID.Partition()].byID != nil }
 
 // All gives every satellite of the view, in no order.
 func (r *Registry) All() []*Satellite {

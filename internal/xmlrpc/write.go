@@ -94,11 +94,16 @@ func NewBase64(data []byte) Value {
 
 // NewArray makes an Array.
 func NewArray(elements ...Value) Value {
-	b := []byte("<value><array><data>")
+	const head, tail = "<value><array><data>", "</data></array></value>"
+	n := len(head) + len(tail)
+	for _, v := range elements {
+		n += len(v.text)
+	}
+	b := append(make([]byte, 0, n), head...)
 	for _, v := range elements {
 		b = append(b, v.text...)
 	}
-	return Value{view(append(b, "</data></array></value>"...))}
+	return Value{view(append(b, tail...))}
 }
 
 // Field is a member of a struct that is made with NewStruct.
