@@ -19,6 +19,7 @@ type Config struct {
 	TLSKey         string        // --tls-key: file with its key
 	Origins        []string      // --origins: further origins ("https://relay.example.org") whose pages may POST here
 	RegisterPass   string        // --register-pass: shared secret that relay.register asks for; "" = none
+	MaxSatsPerAddr int           // --max-sats-per-addr: satellites of one address; 0 = as many as there is room for
 	RateLimit      float64       // --rate-limit: relay calls a second of one sender, at this frontend; 0 = no limit
 	RateBurst      int           // --rate-burst: relay calls of one sender at once; 0 = as many as RateLimit
 	PublishTimeout time.Duration // --publish-timeout: until a message of unknown outcome 'may have been accepted'
@@ -120,6 +121,7 @@ func (c Config) Validate() error {
 	atLeast("max-answer", c.MaxAnswer, 64<<10)
 	atLeast("max-header", int64(c.MaxHeader), netHTTPSlop+1<<10)
 	atLeast("max-conns-per-addr", int64(c.MaxConnsPerAddr), 1)
+	atLeast("max-sats-per-addr", int64(c.MaxSatsPerAddr), 0)
 	atLeast("max-conns", int64(c.MaxConns), 0)
 	// Half of the budget is for bodies and three eighths for answers; one
 	// caller may hold half of either.

@@ -52,6 +52,7 @@ type Frontend struct {
 	pages   *pages
 
 	lookups *rateLimit
+	comers  comers
 	limiter *limiter // nil: none
 	budget  *budget
 	buffers buffers

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/co2relay/co2relay/cluster"
@@ -39,6 +40,11 @@ func (f *Frontend) register(_ context.Context, r *request) (xmlrpc.Value, error)
 	}
 	ctx, cancel := r.from.detached(f.cfg.PublishTimeout)
 	defer cancel()
+	settled, err := f.admit(ctx, r, reg.Addr)
+	if err != nil {
+		return xmlrpc.Value{}, err
+	}
+	defer settled()
 	sat, isNew, err := f.reg.Register(ctx, *reg)
 	if err != nil {
 		return xmlrpc.Value{}, f.registerFault(err)
@@ -141,6 +147,53 @@ func (f *Frontend) registerFault(err error) error {
 	}
 	f.log.Warn("registration failed", "error", err)
 	return registryFault("the relay could not store the registration in time; register again (which is safe)")
+}
+
+// admit lets a registration in, unless it is a newcomer's whose address has as
+// many as it may (--max-sats-per-addr). What is counted is this frontend's view
+// and what is under way here, so several frontends may let in a few more.
+// settled is to be called when the registration stands.
+func (f *Frontend) admit(ctx context.Context, r *request, addr netip.AddrPort) (settled func(), err error) {
+	most := f.cfg.MaxSatsPerAddr
+	if most == 0 {
+		return func() {}, nil
+	}
+	if settled, ok := f.comers.add(addr.Addr(), most, f.reg.LenAt); ok {
+		return settled, nil
+	}
+	switch _, err := f.find(ctx, r, string(registry.MakeID(addr))); {
+	case err == nil:
+		return func() {}, nil
+	case !errors.Is(err, registry.ErrUnknown):
+		return nil, err
+	}
+	return nil, registryFault("%s has registered %d satellites, as many as one address may (--max-sats-per-addr); deregister one first", addr.Addr(), most)
+}
+
+// comers counts the registrations under way, by address.
+type comers struct {
+	mu sync.Mutex
+	at map[netip.Addr]int
+}
+
+// add counts one more, if with those that stand there are no more than most.
+func (c *comers) add(addr netip.Addr, most int, standing func(netip.Addr) int) (settled func(), ok bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if standing(addr)+c.at[addr] >= most {
+		return nil, false
+	}
+	if c.at == nil {
+		c.at = make(map[netip.Addr]int)
+	}
+	c.at[addr]++
+	return func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if c.at[addr]--; c.at[addr] == 0 {
+			delete(c.at, addr)
+		}
+	}, true
 }
 
 // awaitView waits a moment for a revision to come to this process's view.

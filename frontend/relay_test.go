@@ -4,9 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -104,6 +107,33 @@ func TestAFullRelayRefusesNewcomersOnly(t *testing.T) {
 	}
 	c.must("relay.deregister", str("host_id", "127.0.0.1:9002"))
 	c.register(9003)
+}
+
+func TestAnAddressMayHaveSoManySatellites(t *testing.T) {
+	t.Parallel()
+	r := start(t, func(c *Config) { trustLoopback(c); c.MaxSatsPerAddr = 3 })
+	c := r.from("192.0.2.1")
+	var wg sync.WaitGroup
+	var refused atomic.Int32
+	for i := range 20 { // at the same time
+		wg.Go(func() {
+			if _, fault := c.call("relay.register", str("port", 9001+i)); fault != nil {
+				refused.Add(1)
+			}
+		})
+	}
+	wg.Wait()
+	ids := slices.Collect(c.must("relay.get_satellites").Elements())
+	if len(ids) != 3 || refused.Load() != 17 {
+		t.Fatalf("of 20, %d are registered and %d refused, want 3 and 17", len(ids), refused.Load())
+	}
+	id, _ := ids[0].Str()
+	port := int(netip.MustParseAddrPort(id).Port())
+	c.mustFault(xmlrpc.CodeRegistry, "--max-sats-per-addr", "relay.register", str("port", 9100))
+	c.register(port, "nick", "again")
+	r.from("192.0.2.2").register(9100)
+	c.must("relay.deregister", str("host_id", id))
+	c.register(9100)
 }
 
 func TestRegisterPassIsAskedForAndNeverStored(t *testing.T) {

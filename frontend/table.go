@@ -46,7 +46,7 @@ func relayMethods() []method {
 				"The address is the one that this call comes from. Registering the same address again replaces nick, plugins and notify_pass, " +
 				"keeps what is still owed to it, and never fails because the relay is full.",
 			faults: []string{
-				"1, registry.Co2RegistryError: the relay is full (see relay.get_max_satellites), or register_pass is wrong.",
+				"1, registry.Co2RegistryError: the relay is full (see relay.get_max_satellites), the address has as many satellites as it may, or register_pass is wrong.",
 			},
 			handle: (*Frontend).register,
 		},

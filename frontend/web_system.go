@@ -200,8 +200,13 @@ func (f *Frontend) limitFacts(ctx context.Context) []fact {
 	if n, err := f.maxSats.Get(ctx); err == nil {
 		satellites = number10(n)
 	}
+	perAddr := "no limit"
+	if c.MaxSatsPerAddr > 0 {
+		perAddr = number10(c.MaxSatsPerAddr)
+	}
 	return []fact{
 		{"Satellites", satellites},
+		{"Satellites of one address", perAddr},
 		{"Body of a call", sizeText(c.MaxBody)},
 		{"Body when inflated", sizeText(c.MaxInflated)},
 		{"Answer", sizeText(c.MaxAnswer)},

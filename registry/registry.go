@@ -3,6 +3,7 @@ package registry
 import (
 	"context"
 	"fmt"
+	"net/netip"
 
 	"github.com/hashicorp/go-hclog"
 	"golang.org/x/sync/errgroup"
@@ -145,6 +146,13 @@ func (r *Registry) IDs() []ID { return r.view.ids() }
 
 // Len is the number of satellites in the view.
 func (r *Registry) Len() int { return int(r.view.count.Load()) }
+
+// LenAt is the number of satellites in the view that have an address.
+func (r *Registry) LenAt(addr netip.Addr) int {
+	r.view.mu.Lock()
+	defer r.view.mu.Unlock()
+	return r.view.at[addr]
+}
 
 // MaxSats is the cluster's limit on the number of satellites.
 func (r *Registry) MaxSats(ctx context.Context) (int, error) {

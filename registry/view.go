@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"hash/maphash"
+	"net/netip"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -31,7 +32,8 @@ type view struct {
 	count    atomic.Int64
 	revision atomic.Uint64 // everything up to here is applied
 
-	mu      sync.Mutex // guards what follows; held while subscribers are called
+	mu      sync.Mutex         // guards what follows; held while subscribers are called
+	at      map[netip.Addr]int // satellites by address
 	subs    map[uint64]func([]Change, uint64)
 	nextSub uint64
 	moved   chan struct{} // closed at the next step of revision; nil: nobody waits
@@ -42,7 +44,7 @@ type view struct {
 }
 
 func newView() *view {
-	v := &view{seed: maphash.MakeSeed(), subs: make(map[uint64]func([]Change, uint64))}
+	v := &view{seed: maphash.MakeSeed(), subs: make(map[uint64]func([]Change, uint64)), at: make(map[netip.Addr]int)}
 	for i := range v.shards {
 		v.shards[i].sats = make(map[ID]*Satellite)
 	}
@@ -63,7 +65,7 @@ func (v *view) put(id ID, sat *Satellite) bool {
 	s := &v.shards[maphash.String(v.seed, string(id))%viewShards]
 	s.Lock()
 	defer s.Unlock()
-	_, had := s.sats[id]
+	old, had := s.sats[id]
 	if sat == nil {
 		delete(s.sats, id)
 	} else {
@@ -72,8 +74,13 @@ func (v *view) put(id ID, sat *Satellite) bool {
 	switch {
 	case had && sat == nil:
 		v.count.Add(-1)
+		addr := old.Addr.Addr()
+		if v.at[addr]--; v.at[addr] == 0 {
+			delete(v.at, addr)
+		}
 	case !had && sat != nil:
 		v.count.Add(1)
+		v.at[sat.Addr.Addr()]++
 	default:
 		return false
 	}

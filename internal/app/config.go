@@ -257,6 +257,7 @@ func (c *Config) bindFrontend(f *flagSet) {
 	f.DurationVar(&fe.BodyTimeout, "body-timeout", fe.BodyTimeout, "time for a request's body")
 	f.DurationVar(&fe.IdleTimeout, "idle-timeout", fe.IdleTimeout, "time that an unused connection is kept")
 	f.IntVar(&fe.MaxConns, "max-conns", fe.MaxConns, "connections of all clients; 0: as the limit of open files allows")
+	f.IntVar(&fe.MaxSatsPerAddr, "max-sats-per-addr", fe.MaxSatsPerAddr, "satellites that one address may register; 0: as many as there is room for")
 	f.IntVar(&fe.MaxConnsPerAddr, "max-conns-per-addr", fe.MaxConnsPerAddr, "connections of one address")
 	f.StringVar(&fe.Author, "author", fe.Author, "shown as co2_author")
 	f.StringVar(&fe.Maintainer, "maintainer", fe.Maintainer, "who runs this relay, shown in its properties")
