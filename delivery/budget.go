@@ -19,8 +19,7 @@ type place struct{ held, doubtful bool }
 // take gives a place to the lane's call, or has the call wait for one.
 func (b *budget) take(p *place, l *lane) bool {
 	doubtful := !l.everWorked
-	if !b.room(doubtful) {
-		l.waits = true
+	if l.waits = !b.room(doubtful); l.waits {
 		if doubtful {
 			b.doubted.add(l)
 		} else {
@@ -69,7 +68,6 @@ func (b *budget) next() *lane {
 	for _, calls := range []*waitList{first, second} {
 		if l := calls.first(); l != nil && b.room(calls == &b.doubted) {
 			calls.pop()
-			l.waits = false
 			return l
 		}
 	}

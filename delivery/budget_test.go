@@ -49,6 +49,17 @@ func (s *scarce) fleet(n int, scheme string, b satellitetest.Behaviour) []*satel
 	return sats
 }
 
+// proven is a fleet whose satellites have shown that they answer.
+func (s *scarce) proven(n int, scheme string) []*satellitetest.Satellite {
+	s.t.Helper()
+	sats := s.fleet(n, scheme, satellitetest.Behaviour{})
+	s.publish(s.sender, 1)
+	for _, sat := range sats {
+		s.wantAll(sat, 1)
+	}
+	return sats
+}
+
 func bothSchemes(t *testing.T, test func(t *testing.T, scheme string)) {
 	t.Parallel()
 	for _, scheme := range []string{"http", caller.SchemeHTTPS} {
@@ -75,11 +86,7 @@ func TestMoreSatellitesThanConnectionsAreServed(t *testing.T) {
 func TestThoseThatHangLeaveConnectionsToTheOthers(t *testing.T) {
 	bothSchemes(t, func(t *testing.T, scheme string) {
 		s := newScarce(t)
-		well := s.fleet(20, scheme, satellitetest.Behaviour{})
-		s.publish(s.sender, 1)
-		for _, sat := range well {
-			s.wantAll(sat, 1) // it has shown that it answers
-		}
+		well := s.proven(20, scheme)
 		s.fleet(20, scheme, satellitetest.Behaviour{Mode: satellitetest.Hang})
 		s.publish(s.sender, 50)
 		for _, sat := range well {
@@ -91,11 +98,7 @@ func TestThoseThatHangLeaveConnectionsToTheOthers(t *testing.T) {
 func TestANewSatelliteFindsAConnectionBesideBusyOnes(t *testing.T) {
 	bothSchemes(t, func(t *testing.T, scheme string) {
 		s := newScarce(t)
-		old := s.fleet(8, scheme, satellitetest.Behaviour{})
-		s.publish(s.sender, 1)
-		for _, sat := range old {
-			s.wantAll(sat, 1) // every connection is open now
-		}
+		old := s.proven(8, scheme) // every connection is open now
 		young := s.fleet(1, scheme, satellitetest.Behaviour{})
 		s.publish(s.sender, 5)
 		s.wantAll(young[0], 5)

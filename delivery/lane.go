@@ -39,7 +39,7 @@ type lane struct {
 	oneAtATime  bool // serves one connection at a time: close after each call
 	everWorked  bool // its last call succeeded
 	retriedOnce bool // this call was repeated on a new connection already
-	waits       bool // this call waits for a connection
+	waits       bool // the call that asked for a connection last has to wait for it
 
 	conn               *conn
 	msg                *message

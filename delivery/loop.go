@@ -225,22 +225,27 @@ func (lp *loop) advance(l *lane) {
 }
 
 func (lp *loop) call(l *lane, m *message) {
-	l.state, l.msg, l.started, l.retriedOnce, l.waits = calling, m, lp.now, false, false
+	l.state, l.msg, l.started, l.retriedOnce = calling, m, lp.now, false
 	lp.calls.add(l)
 	l.part.calls++
 	lp.sender.call(l, m)
 }
 
 // mayCall asks the lease again for a call that is not sent yet because it waited
-// for its connection. It is given up when the lease is over: somebody else may
-// be calling the satellite.
+// for its connection.
 func (lp *loop) mayCall(l *lane) bool {
 	if lp.alive() {
 		return true
 	}
+	lp.lapsed(l)
+	return false
+}
+
+// lapsed gives up a call that was not sent before the lease was over: somebody
+// else may be calling the satellite.
+func (lp *loop) lapsed(l *lane) {
 	lp.giveUp(l)
 	lp.rest(l)
-	return false
 }
 
 // giveUp ends a lane's call, if one is under way, without an outcome: its

@@ -141,8 +141,7 @@ func (s *netSender) done(l *lane, nc *netConn, epoch uint32, conn net.Conn, o ou
 	switch {
 	case late:
 	case errors.Is(o.err, errLapsed):
-		s.lp.giveUp(l)
-		s.lp.rest(l)
+		s.lp.lapsed(l)
 	default:
 		s.lp.settle(l, o)
 	}

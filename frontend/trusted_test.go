@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -100,8 +101,11 @@ func TestALookUpOfAProxysNameHoldsUpNoOtherConnection(t *testing.T) {
 	unknown := []*raw{r.raw(t).send(call), r.raw(t).send(call)}
 	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 2)}}
 	nc, err := dialer.Dial("tcp", r.addr)
+	if err != nil && runtime.GOOS != "linux" {
+		t.Skipf("SKIPPED: this system has no address 127.0.0.2: %v", err)
+	}
 	if err != nil {
-		t.Skipf("this system has no address 127.0.0.2: %v", err)
+		t.Fatal(err)
 	}
 	t.Cleanup(func() { nc.Close() })
 	known := &raw{nc, t, bufio.NewReader(nc)}
