@@ -84,10 +84,11 @@ func (s *site) registry(c *cluster.Cluster) *registry.Registry {
 }
 
 // rarely is a pinger that pings new and failing satellites only, as far as a
-// test can tell.
+// test can tell. Each satellite has its own moment of every interval: of an
+// hour, one of 40 has it within a given second in one run of 90.
 func rarely() Config {
 	cfg := DefaultConfig()
-	cfg.Interval = time.Hour
+	cfg.Interval = 10 * 365 * 24 * time.Hour
 	return cfg
 }
 
