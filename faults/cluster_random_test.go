@@ -191,7 +191,7 @@ func (w *walk) deregister(s *walker) {
 	tried := false
 	w.insist("deregister", func(ctx context.Context, url string) error {
 		err := s.sat.Deregister(ctx, url, s.sat.ID())
-		if err != nil && tried && strings.Contains(err.Error(), "not registered") {
+		if err != nil && tried && strings.Contains(err.Error(), "exceptions.KeyError:") {
 			return nil // an earlier try did it
 		}
 		tried = true
