@@ -65,6 +65,8 @@ func TestASkipOutlivesAKill(t *testing.T) {
 	const rounds, each = 3, 20
 	for range rounds {
 		relay(each)
+		// Its worker skips what it has read, and says so if that is not all yet.
+		eventually(t, "the worker has read the log", func() bool { return r.accounts().Unread == 0 })
 		if out, exit := r.tool("skip", down.ID()); exit != 0 || !strings.Contains(out, "skipped "+strconv.Itoa(each)+" messages") {
 			t.Fatalf("skip: exit %d, %s; want %d messages skipped", exit, out, each)
 		}
