@@ -27,8 +27,10 @@ func TestNodeOfTheReadersConsumerIsKilled(t *testing.T) {
 	tr.finish()
 	c := tr.count(tr.receivers, killed, end)
 	c.report(t, "node of the reader's consumer killed", "longest until 'OK' %s", c.answer.Round(time.Millisecond))
-	if c.pause > 4*time.Second {
-		t.Errorf("longest pause: got %s, want about 3s at most", c.pause)
+	// A slow machine takes its time as well; a reader that waits for its consumer
+	// is blind for 10 to 16 s.
+	if c.pause > 6*time.Second {
+		t.Errorf("longest pause: got %s, want about 3s, and 6s at most", c.pause)
 	}
 }
 
@@ -40,10 +42,12 @@ func (p *plant) placeReader() *node {
 	for range 20 {
 		leads := map[string]bool{p.leader("RELAY").name: true, p.leader("KV_WORKERS").name: true}
 		for _, n := range p.nodes {
-			stream, err := n.stream("RELAY") // a node tells of its own consumers only
-			if err != nil {
-				p.t.Fatal(err)
-			}
+			var stream streamState // a node tells of its own consumers only
+			eventually(p.t, n.name+" tells of the log", func() bool {
+				var err error
+				stream, err = n.stream("RELAY")
+				return err == nil
+			})
 			reads := slices.ContainsFunc(stream.Consumers, func(c consumerState) bool { return strings.HasPrefix(c.Name, "co2-") })
 			if reads && !leads[n.name] && !p.connectedTo("delivery0")[n.name] {
 				return n
@@ -61,20 +65,19 @@ func (p *plant) connectedTo(process string) map[string]bool {
 	p.t.Helper()
 	at := make(map[string]bool)
 	for _, n := range p.nodes {
-		resp, err := shortly.Get("http://" + n.monitor + "/connz?limit=1000")
-		if err != nil {
-			p.t.Fatal(err)
-		}
 		var answer struct {
 			Connections []struct {
 				Name string `json:"name"`
 			} `json:"connections"`
 		}
-		err = json.NewDecoder(resp.Body).Decode(&answer)
-		resp.Body.Close()
-		if err != nil {
-			p.t.Fatal(err)
-		}
+		eventually(p.t, n.name+" tells of its connections", func() bool {
+			resp, err := shortly.Get("http://" + n.monitor + "/connz?limit=1000")
+			if err != nil {
+				return false
+			}
+			defer resp.Body.Close()
+			return json.NewDecoder(resp.Body).Decode(&answer) == nil
+		})
 		for _, c := range answer.Connections {
 			if strings.HasPrefix(c.Name, "co2relay "+process) {
 				at[n.name] = true
