@@ -13,6 +13,8 @@ const (
 	checkpointSpan  = 100 * time.Millisecond
 	checkpointSlack = 400 * time.Millisecond
 	takeOver        = 10 * time.Second
+	inOrder         = 1500 * time.Millisecond // for what a worker that stops hands over
+	unordered       = 2900 * time.Millisecond // less than any hand-over that is not in order: see cluster, unownedPatience (3 s) and deadAfter (4 s)
 )
 
 // Invariant: with one of three workers killed, no satellite waits longer than
@@ -65,20 +67,24 @@ func TestWorkerKilledAndWorkerStopped(t *testing.T) {
 	if c.repeated != 0 {
 		t.Errorf("others' repeats: got %d, want 0", c.repeated)
 	}
-	if is > 3*was && is > 100*time.Millisecond {
+	// One wave that a slow machine makes late decides a p99 of some hundred messages.
+	// Waiting for the dead worker would be 4 s at least.
+	if is > 3*was && is > 300*time.Millisecond {
 		t.Errorf("others' p99: got %s, want about %s as before the kill", is, was)
 	}
 
 	c = tr.count(itsOwn, stopped, left)
 	c.report(t, "worker stopped", "gone after %s", took.Round(10*time.Millisecond))
-	if c.repeated != 0 || c.pause > 1500*time.Millisecond {
-		t.Errorf("got %d repeated, a pause of %s; want 0, at most 1.5s", c.repeated, c.pause)
+	if c.pause > inOrder {
+		t.Errorf("longest pause: got %s, want at most %s", c.pause, inOrder)
 	}
+	p.nothingRepeated(c)
 	c = tr.count(tr.receivers, left, joined)
 	c.report(t, "worker added", "two instead of one")
-	if c.repeated != 0 || c.pause > 1500*time.Millisecond {
-		t.Errorf("got %d repeated, a pause of %s; want 0, at most 1.5s", c.repeated, c.pause)
+	if c.pause > unordered {
+		t.Errorf("longest pause: got %s, want at most %s", c.pause, unordered)
 	}
+	p.nothingRepeated(c)
 }
 
 // satellitesHere is how many satellites the usual tests have.
@@ -92,11 +98,29 @@ func satellitesHere() int {
 // ownedBy says whether a partition is the process's now.
 func (p *plant) ownedBy(kind string, r *role) func(int) bool {
 	p.t.Helper()
-	owners, err := p.owners(kind)
-	if err != nil || len(owners) != cluster.Partitions {
-		p.t.Fatalf("owners: got %v, %v", owners, err)
-	}
+	var owners map[int]string
+	eventually(p.t, "every partition has an owner", func() bool {
+		var err error
+		owners, err = p.owners(kind)
+		return err == nil && len(owners) == cluster.Partitions
+	})
 	return func(partition int) bool { return owners[partition] == r.name }
+}
+
+// nothingRepeated is what a hand-over in order promises. A machine that stands
+// still for longer than a lease makes its worker give up everything: what is
+// repeated then is promise 3's, and no hand-over's.
+func (p *plant) nothingRepeated(c tally) {
+	p.t.Helper()
+	for _, r := range p.workers {
+		if r.log.lapsed() {
+			p.t.Logf("NOT JUDGED: %d repeated, but the lease of %s lapsed in this run", c.repeated, r.name)
+			return
+		}
+	}
+	if c.repeated != 0 {
+		p.t.Errorf("repeated in a hand-over in order: got %d, want 0", c.repeated)
+	}
 }
 
 // oldestBefore is how long before a time the oldest of the repeated messages

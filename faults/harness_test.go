@@ -209,6 +209,9 @@ func (b *logBuffer) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
+// lapsed says whether a lease lapsed: its member could not renew it in time.
+func (b *logBuffer) lapsed() bool { return strings.Contains(b.String(), "lease lapsed") }
+
 func (b *logBuffer) String() string {
 	b.mu.Lock()
 	defer b.mu.Unlock()

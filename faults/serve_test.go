@@ -139,6 +139,10 @@ func TestStoppedAndStartedRepeatsNothing(t *testing.T) {
 	wg.Wait()
 	waitForAll(t, sats, []*sender{s})
 	verdict(t, sats, []*sender{s})
+	if r.log.lapsed() {
+		t.Log("NOT JUDGED: repeats, as the relay's lease lapsed in this run: what that repeats is promise 3's")
+		return
+	}
 	for _, sat := range sats {
 		if got := sat.Stats().Repeats; got != 0 {
 			t.Errorf("satellite %s: got %d repeats, want 0", sat.ID(), got)
