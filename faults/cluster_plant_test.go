@@ -255,12 +255,12 @@ type consumerState struct {
 	Name string `json:"name"`
 }
 
-// stream asks a node's own monitoring, so that no judgement rests on the code
+// streams asks a node's own monitoring, so that no judgement rests on the code
 // under test.
-func (n *node) stream(name string) (streamState, error) {
+func (n *node) streams() (all []streamState, err error) {
 	resp, err := shortly.Get("http://" + n.monitor + "/jsz?streams=true&consumers=true")
 	if err != nil {
-		return streamState{}, err
+		return nil, err
 	}
 	defer resp.Body.Close()
 	var answer struct {
@@ -269,13 +269,22 @@ func (n *node) stream(name string) (streamState, error) {
 		} `json:"account_details"`
 	}
 	if err := json.NewDecoder(resp.Body).Decode(&answer); err != nil {
-		return streamState{}, err
+		return nil, err
 	}
 	for _, a := range answer.Accounts {
-		for _, s := range a.Streams {
-			if s.Name == name {
-				return s, nil
-			}
+		all = append(all, a.Streams...)
+	}
+	return all, nil
+}
+
+func (n *node) stream(name string) (streamState, error) {
+	all, err := n.streams()
+	if err != nil {
+		return streamState{}, err
+	}
+	for _, s := range all {
+		if s.Name == name {
+			return s, nil
 		}
 	}
 	return streamState{}, fmt.Errorf("%s has no stream %s", n.name, name)
