@@ -5,30 +5,37 @@ GO      ?= go
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null)
 LDFLAGS  = -s -w -X github.com/co2relay/co2relay/internal/app.version=$(VERSION)
 
+# The version is pinned; a linter that changes by itself breaks builds by itself.
+LINTER = github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+
 # What runs real processes, and peers in other languages, has targets of its own.
 UNITS = $(shell $(GO) list ./... | grep -v '/faults$$\|/interop$$\|/browser$$\|/e2e$$')
 
 SHELL       = /bin/bash
 .SHELLFLAGS = -o pipefail -c
 
-.PHONY: build test race lint fuzz faults interop e2e bench scaling gobench clean
+.PHONY: fetch build test race lint fuzz faults interop e2e bench scaling gobench clean
+
+# What the build and the linter need of the network, so that it can be tried again.
+fetch:
+	$(GO) mod download
+	$(GO) run $(LINTER) version
 
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "$(LDFLAGS)" -o co2relay ./cmd/co2relay
 
 # Peers in other languages that are missing here are named, not passed over.
 test:
-	$(GO) test $(UNITS)
-	$(GO) test -v ./interop | grep -v '^=== \|--- PASS'
+	$(GO) test -timeout 30m $(UNITS)
+	$(GO) test -timeout 30m -v ./interop | grep -v '^=== \|--- PASS'
 
 race:
-	$(GO) test -race $(UNITS)
+	$(GO) test -timeout 30m -race $(UNITS)
 
-# The version is pinned; a linter that changes by itself breaks builds by itself.
 lint:
 	@test -z "$$(gofmt -l .)" || { gofmt -l .; echo "run gofmt -w on these"; exit 1; }
 	$(GO) vet ./...
-	$(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0 run ./...
+	$(GO) run $(LINTER) run ./...
 
 # FUZZINPUTS inputs for each fuzz target; one at a time, as go test wants it.
 FUZZINPUTS ?= 30000

@@ -52,6 +52,7 @@ func buildImage(name string, flags ...string) error {
 			return err
 		}
 		fmt.Println("e2e: once more:", err)
+		time.Sleep(15 * time.Second)
 	}
 }
 
