@@ -50,9 +50,10 @@ interop:
 	$(GO) test -count=1 ./interop/...
 
 # The compose file on this machine's Docker engine, some 10 minutes; says so
-# loudly if there is none.
+# loudly if there is none. The tests end by themselves after 40 minutes (limit), and
+# remove what they made; images are made before.
 e2e:
-	CO2_E2E=1 $(GO) test -count=1 -v -timeout 45m ./e2e/...
+	CO2_E2E=1 $(GO) test -count=1 -v -timeout 75m ./e2e/...
 
 .PHONY: browser
 # The pages in headless Chromium; screenshots go to out/screens.

@@ -26,7 +26,6 @@ func (s *stack) outside(t *testing.T, f *traffic) {
 		t.Skip("a network namespace needs root: a satellite on another machine is NOT TESTED")
 	}
 	binary := s.binary(t)
-	namespaced = true
 	t.Cleanup(func() { _ = exec.Command("ip", "netns", "del", project).Run() })
 	for _, args := range []string{
 		"netns add " + project,

@@ -69,11 +69,10 @@ func (s *stack) smallVolumes() {
 	var text strings.Builder
 	text.WriteString("version: \"3.8\"\nvolumes:\n")
 	for _, node := range []string{"nats-1", "nats-2", "nats-3"} {
-		file := filepath.Join(dir, node+".img")
+		file := filepath.Join(dir, imagePrefix+node+".img")
 		s.run("truncate", "-s", fmt.Sprint(volumeBytes), file)
 		s.run("mkfs.ext4", "-q", "-m", "0", file)
 		device := strings.TrimSpace(s.run("losetup", "-f", "--show", file))
-		loops = append(loops, device)
 		fmt.Fprintf(&text, "  %s:\n    driver: local\n    driver_opts: {type: ext4, device: %q}\n", node, device)
 	}
 	override := filepath.Join(dir, "small.yml")

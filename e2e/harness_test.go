@@ -8,9 +8,11 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -23,11 +25,12 @@ const project = "co2e2e"
 
 // limit is the time for all tests once the images are there; what has not ended
 // by then fails.
-const limit = 20 * time.Minute
+const limit = 40 * time.Minute
 
 var (
 	began  time.Time
 	images []string // environment that names them
+	only   *os.File // the lock that alone holds
 
 	composeCommand = []string{"docker-compose"}
 )
@@ -47,6 +50,10 @@ func TestMain(m *testing.M) {
 	if _, err := exec.LookPath(composeCommand[0]); err != nil {
 		composeCommand = []string{"docker", "compose"}
 	}
+	if err := alone(); err != nil {
+		fmt.Println("e2e: FAIL:", err)
+		os.Exit(1)
+	}
 	if err := makeImages(); err != nil {
 		fmt.Println("e2e: FAIL:", err)
 		os.Exit(1)
@@ -58,15 +65,30 @@ func TestMain(m *testing.M) {
 		fmt.Printf("e2e: FAIL: not done after %s\n", limit)
 		os.Exit(1)
 	})
-	removeAll()
+	clean()
 	code := m.Run()
-	removeAll()
+	left := clean()
 	table.print()
-	if left := leftovers(); left != "" {
+	if left != "" {
 		fmt.Println("e2e: FAIL: left behind:", left)
 		code = 1
 	}
 	os.Exit(code)
+}
+
+// alone takes a lock until this process ends: two runs at once would remove each
+// other's containers.
+func alone() error {
+	path := filepath.Join(os.TempDir(), project+".lock")
+	lock, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return fmt.Errorf("open the lock against a second run: %w", err)
+	}
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		return fmt.Errorf("another run of these tests is under way on this machine (it holds %s): wait for its end: %w", path, err)
+	}
+	only = lock
+	return nil
 }
 
 // stack is the cluster under test.
@@ -192,9 +214,11 @@ func (s *stack) leader() string {
 	return leader
 }
 
+// direct asks containers, which no proxy of this machine's reaches.
+var direct = &http.Client{Timeout: 2 * time.Second, Transport: &http.Transport{Proxy: nil, DisableKeepAlives: true}}
+
 func leaderSeenBy(address string) string {
-	client := http.Client{Timeout: 2 * time.Second}
-	resp, err := client.Get("http://" + address + ":8222/jsz?accounts=true&streams=true")
+	resp, err := direct.Get("http://" + address + ":8222/jsz?accounts=true&streams=true")
 	if err != nil {
 		return ""
 	}
