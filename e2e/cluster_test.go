@@ -126,7 +126,7 @@ func (s *stack) scale(f *traffic) {
 func (f *traffic) noFailures(what string) {
 	f.t.Helper()
 	if n := f.halt(what); n > 0 {
-		f.t.Errorf("%s: got %d failed calls, want none: %v", what, n, f.failures())
+		f.t.Errorf("%s: got %d failed calls, want none: %v", what, n, few(f.failures()))
 	}
 }
 

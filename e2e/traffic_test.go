@@ -143,18 +143,24 @@ func (f *traffic) flows(more int) {
 	target, deadline := f.accepted()+more, time.Now().Add(60*time.Second)
 	for f.accepted() < target {
 		if time.Now().After(deadline) {
-			f.t.Fatalf("only %d of %d messages were accepted within 60 s; last errors: %v", f.accepted()-target+more, more, f.failures())
+			f.t.Fatalf("only %d of %d messages were accepted within 60 s; last errors: %v", f.accepted()-target+more, more, few(f.failures()))
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
 }
 
+// failures are of all calls since start.
 func (f *traffic) failures() (all []error) {
 	for _, s := range f.senders {
 		s.mu.Lock()
 		all = append(all, s.failed...)
 		s.mu.Unlock()
 	}
+	return all
+}
+
+// few is what is printed of failures, of which there can be thousands.
+func few(all []error) []error {
 	if len(all) > 6 {
 		all = append(all[:6:6], fmt.Errorf("and %d more", len(all)-6))
 	}
@@ -184,7 +190,7 @@ func (f *traffic) halt(what string) (failed int) {
 	table.add(r)
 	f.t.Log(r)
 	if r.failed > 0 {
-		f.t.Logf("failed calls: %v", f.failures())
+		f.t.Logf("failed calls: %v", few(f.failures()))
 	}
 	if r.lost != 0 || r.disorder != 0 || r.accepted == 0 {
 		f.t.Errorf("%s: got %d lost and %d out of order of %d accepted, want none", what, r.lost, r.disorder, r.accepted)
