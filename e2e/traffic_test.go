@@ -13,7 +13,7 @@ import (
 )
 
 const (
-	receivers   = 6
+	receivers   = 12 // so many that no delivery worker has none of them
 	senders     = 2
 	callTimeout = 15 * time.Second
 )
