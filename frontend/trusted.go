@@ -124,7 +124,7 @@ func (p *proxies) trusts(ctx context.Context, a netip.Addr) bool {
 	done, age := p.done, time.Since(p.ended)
 	p.mu.Unlock()
 	if age < resolveAgain {
-		return false
+		return p.knows(a) // the look-up may have ended since it was asked
 	}
 	select {
 	case p.wanted <- struct{}{}:
