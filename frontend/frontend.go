@@ -53,7 +53,8 @@ type Frontend struct {
 
 	lookups *rateLimit
 	comers  comers
-	limiter *limiter // nil: none
+	settle  time.Duration // as the constant, which tests replace
+	limiter *limiter      // nil: none
 	budget  *budget
 	buffers buffers
 	idList  idList
@@ -95,6 +96,7 @@ func New(cfg Config, log hclog.Logger, reg *registry.Registry, clus *cluster.Clu
 		table:   methodTable(),
 		props:   readProperties(),
 		lookups: newRateLimit(),
+		settle:  settle,
 		limiter: newLimiter(cfg.RateLimit, cfg.RateBurst),
 		budget:  newBudget(cfg.BodyBudget),
 

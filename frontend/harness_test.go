@@ -31,13 +31,13 @@ type relayUnderTest struct {
 }
 
 // start runs a frontend with a broker of its own.
-func start(t *testing.T, change func(*Config)) *relayUnderTest {
+func start(t *testing.T, change func(*Config), prepare ...func(*Frontend)) *relayUnderTest {
 	t.Helper()
-	return startOn(t, clustertest.Start(t), change)
+	return startOn(t, clustertest.Start(t), change, prepare...)
 }
 
 // startOn runs a frontend on a given broker.
-func startOn(t *testing.T, clus *cluster.Cluster, change func(*Config)) *relayUnderTest {
+func startOn(t *testing.T, clus *cluster.Cluster, change func(*Config), prepare ...func(*Frontend)) *relayUnderTest {
 	t.Helper()
 	reg := registry.New(clus, clustertest.Logger(t))
 	ctx, cancel := context.WithCancel(context.Background())
@@ -54,7 +54,7 @@ func startOn(t *testing.T, clus *cluster.Cluster, change func(*Config)) *relayUn
 	case <-time.After(time.Minute):
 		t.Fatal("registry not ready")
 	}
-	return startWith(t, clus, reg, change)
+	return startWith(t, clus, reg, change, prepare...)
 }
 
 // startWith runs a frontend on a registry, which may be one that never runs.
@@ -63,6 +63,7 @@ func startWith(t *testing.T, clus *cluster.Cluster, reg *registry.Registry, chan
 	t.Helper()
 	cfg := DefaultConfig()
 	cfg.Version = "1.2.3"
+	cfg.PublishTimeout = 45 * time.Second // a slow machine's disk; less than a caller waits
 	if change != nil {
 		change(&cfg)
 	}
@@ -71,6 +72,7 @@ func startWith(t *testing.T, clus *cluster.Cluster, reg *registry.Registry, chan
 	if err != nil {
 		t.Fatalf("new frontend: %v", err)
 	}
+	f.settle = time.Minute // what a test changed is in the view when it is answered
 	for _, fn := range prepare {
 		fn(f)
 	}

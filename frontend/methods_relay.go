@@ -4,7 +4,9 @@ import (
 	"context"
 	"crypto/subtle"
 	"errors"
+	"math"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -25,6 +27,8 @@ const (
 	// before it is answered, so that whoever asks next sees it. It is not
 	// needed for anything else.
 	settle = 200 * time.Millisecond
+	// unseenFor is how long a registration is counted that never comes to the view.
+	unseenFor = time.Minute
 	// lookupTimeout bounds a question to the leader.
 	lookupTimeout = 5 * time.Second
 )
@@ -44,11 +48,12 @@ func (f *Frontend) register(_ context.Context, r *request) (xmlrpc.Value, error)
 	if err != nil {
 		return xmlrpc.Value{}, err
 	}
-	defer settled()
 	sat, isNew, err := f.reg.Register(ctx, *reg)
 	if err != nil {
+		settled(0)
 		return xmlrpc.Value{}, f.registerFault(err)
 	}
+	settled(sat.Revision)
 	f.awaitView(ctx, sat.Revision)
 	f.clus.Hint(sat.ID.Partition(), cluster.Hint{Kind: cluster.HintRegistered, Satellite: string(sat.ID), Revision: sat.Revision})
 	event := cluster.Event{
@@ -151,54 +156,70 @@ func (f *Frontend) registerFault(err error) error {
 
 // admit lets a registration in, unless it is a newcomer's whose address has as
 // many as it may (--max-sats-per-addr). What is counted is this frontend's view
-// and what is under way here, so several frontends may let in a few more.
-// settled is to be called when the registration stands.
-func (f *Frontend) admit(ctx context.Context, r *request, addr netip.AddrPort) (settled func(), err error) {
+// and what has not come to it yet, so several frontends may let in a few more.
+// settled is to be called with the registration's revision, 0 if it failed.
+func (f *Frontend) admit(ctx context.Context, r *request, addr netip.AddrPort) (settled func(revision uint64), err error) {
 	most := f.cfg.MaxSatsPerAddr
 	if most == 0 {
-		return func() {}, nil
+		return func(uint64) {}, nil
 	}
-	if settled, ok := f.comers.add(addr.Addr(), most, f.reg.LenAt); ok {
+	if settled, ok := f.comers.add(addr, most, f.reg); ok {
 		return settled, nil
 	}
 	switch _, err := f.find(ctx, r, string(registry.MakeID(addr))); {
 	case err == nil:
-		return func() {}, nil
+		return func(uint64) {}, nil
 	case !errors.Is(err, registry.ErrUnknown):
 		return nil, err
 	}
 	return nil, registryFault("%s has registered %d satellites, as many as one address may (--max-sats-per-addr); deregister one first", addr.Addr(), most)
 }
 
-// comers counts the registrations under way, by address.
+// comers are the registrations that the view may lack: those under way, and
+// those that stand while the view is behind.
 type comers struct {
-	mu sync.Mutex
-	at map[netip.Addr]int
+	mu  sync.Mutex
+	all []*comer
+}
+
+type comer struct {
+	addr     netip.AddrPort
+	revision uint64    // math.MaxUint64 while under way, 0 if it failed
+	until    time.Time // zero while under way
 }
 
 // add counts one more, if with those that stand there are no more than most.
-func (c *comers) add(addr netip.Addr, most int, standing func(netip.Addr) int) (settled func(), ok bool) {
+func (c *comers) add(addr netip.AddrPort, most int, reg *registry.Registry) (settled func(revision uint64), ok bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if standing(addr)+c.at[addr] >= most {
+	now, seen := time.Now(), reg.Revision()
+	c.all = slices.DeleteFunc(c.all, func(x *comer) bool {
+		return x.revision <= seen || !x.until.IsZero() && now.After(x.until)
+	})
+	unseen := 0
+	for _, x := range c.all {
+		if x.addr.Addr() != addr.Addr() {
+			continue
+		}
+		if _, found := reg.Lookup(registry.MakeID(x.addr)); !found {
+			unseen++
+		}
+	}
+	if unseen+reg.LenAt(addr.Addr()) >= most {
 		return nil, false
 	}
-	if c.at == nil {
-		c.at = make(map[netip.Addr]int)
-	}
-	c.at[addr]++
-	return func() {
+	x := &comer{addr: addr, revision: math.MaxUint64}
+	c.all = append(c.all, x)
+	return func(revision uint64) {
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		if c.at[addr]--; c.at[addr] == 0 {
-			delete(c.at, addr)
-		}
+		x.revision, x.until = revision, time.Now().Add(unseenFor)
 	}, true
 }
 
 // awaitView waits a moment for a revision to come to this process's view.
 func (f *Frontend) awaitView(ctx context.Context, revision uint64) {
-	ctx, cancel := context.WithTimeout(ctx, settle)
+	ctx, cancel := context.WithTimeout(ctx, f.settle)
 	defer cancel()
 	_ = f.reg.WaitRevision(ctx, revision)
 }
@@ -257,7 +278,7 @@ func (f *Frontend) deregister(ctx context.Context, r *request) (xmlrpc.Value, er
 
 // awaitGone waits a moment until this process's view has lost a registration.
 func (f *Frontend) awaitGone(ctx context.Context, sat *registry.Satellite) {
-	ctx, cancel := context.WithTimeout(ctx, settle)
+	ctx, cancel := context.WithTimeout(ctx, f.settle)
 	defer cancel()
 	for {
 		now, found := f.reg.Lookup(sat.ID)

@@ -136,6 +136,24 @@ func TestAnAddressMayHaveSoManySatellites(t *testing.T) {
 	c.register(9100)
 }
 
+// A view that is behind must not let an address have more.
+func TestARegistrationThatTheViewLacksIsCounted(t *testing.T) {
+	t.Parallel()
+	clus := clustertest.Start(t)
+	blind := startWith(t, clus, registry.New(clus, clustertest.Logger(t)), func(c *Config) { c.MaxSatsPerAddr = 3 },
+		func(f *Frontend) { f.settle = time.Millisecond })
+	c := blind.from("")
+	for port := 9001; port <= 9003; port++ {
+		c.register(port)
+	}
+	c.mustFault(xmlrpc.CodeRegistry, "--max-sats-per-addr", "relay.register", str("port", 9004))
+	c.register(9002, "nick", "again")
+	blind.comers.mu.Lock()
+	blind.comers.all[0].until = time.Now().Add(-time.Second)
+	blind.comers.mu.Unlock()
+	c.register(9004) // one was counted for long enough
+}
+
 func TestRegisterPassIsAskedForAndNeverStored(t *testing.T) {
 	t.Parallel()
 	r := start(t, func(c *Config) { c.RegisterPass = "open sesame" })
