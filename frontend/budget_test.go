@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/co2relay/co2relay/cluster/clustertest"
 	"github.com/co2relay/co2relay/internal/xmlrpc"
 	"github.com/co2relay/co2relay/registry"
 )
@@ -51,14 +52,16 @@ func peakHeap() (stop func() uint64) {
 // TestABurstOfLargeMulticallsStaysWithinTheBudget is not parallel to others, for
 // it looks at the memory of the whole process.
 func TestABurstOfLargeMulticallsStaysWithinTheBudget(t *testing.T) {
-	r := start(t, nil)
-	const satellites, callers, parts = 2000, 100, 50 // 154 KB a list, 7.7 MB an answer
+	r := start(t, func(c *Config) { c.BodyTimeout = time.Hour })   // the last one's answer waits for all others to be read
+	const satellites, callers, parts = 2000, 100, 50               // 154 KB a list, 7.7 MB an answer
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute) // else each has 15 seconds
+	defer cancel()
 	var g errgroup.Group
 	g.SetLimit(64)
 	for i := range satellites {
 		g.Go(func() error {
 			a := netip.AddrFrom16([16]byte{0x20, 0x01, 0x0d, 0xb8, 255, 255, 255, 255, 255, 255, 255, 255, 0x11, 0x11, 0x11 + byte(i>>8), byte(i)})
-			_, _, err := r.reg.Register(t.Context(), registry.Registration{Addr: netip.AddrPortFrom(a, 9000)})
+			_, _, err := r.reg.Register(ctx, registry.Registration{Addr: netip.AddrPortFrom(a, 9000)})
 			return err
 		})
 	}
@@ -87,23 +90,25 @@ func TestABurstOfLargeMulticallsStaysWithinTheBudget(t *testing.T) {
 	if grown := peak(); grown > 128<<20 {
 		t.Errorf("the heap grew by %d MiB for answers that nobody reads, want 128 at most", grown>>20)
 	}
+	whole, none := xmlrpc.NewArray(list).Raw(), faultValue(errBusy).Raw()
 	lists := func(v xmlrpc.Value) int {
-		n, whole := 0, 0
+		n, got := 0, 0
 		for e := range v.Elements() {
 			n++
-			if e.Raw() == xmlrpc.NewArray(list).Raw() {
-				whole++
-			} else if e.Raw() != faultValue(errBusy).Raw() {
+			if e.Raw() == whole {
+				got++
+			} else if e.Raw() != none {
 				t.Errorf("got %.300s, want the list, or that there is no room", e.Raw())
 			}
 		}
 		if n != parts || int64(len(v.Raw())) > r.cfg.MaxAnswer {
 			t.Errorf("got %d results in %d bytes, want %d", n, len(v.Raw()), parts)
 		}
-		return whole
+		return got
 	}
 	got := 0
 	for _, c := range conns {
+		_ = c.SetDeadline(time.Now().Add(time.Minute))
 		resp, body := c.answer()
 		if resp.StatusCode != http.StatusOK {
 			t.Fatalf("got %d %q, want 200", resp.StatusCode, body)
@@ -166,12 +171,15 @@ func TestAMulticallThatFindsNoRoomStillTellsWhatWasMade(t *testing.T) {
 
 func TestALargeAnswerWaitsForItsShare(t *testing.T) {
 	t.Parallel()
-	r := start(t, nil)
-	release := hoard(t, r)
+	clus := clustertest.Start(t)
 	doc := string(xmlrpc.AppendCall(nil, "test", xmlrpc.NewString(strings.Repeat("x", 30<<10))))
+	r := startOn(t, clus, nil)
+	defer hoard(t, r)()
 	if resp, body := r.raw(t).send(post11(doc, "")).answer(); resp.StatusCode != http.StatusServiceUnavailable {
 		t.Errorf("while all is taken: got %d %q, want 503 after a wait", resp.StatusCode, body)
 	}
+	r = startOn(t, clus, nil, func(f *Frontend) { f.budget.answers.wait = time.Hour })
+	release := hoard(t, r)
 	c := r.raw(t).send(post11(doc, ""))
 	eventually(t, "the call waits", func() bool {
 		r.budget.answers.mu.Lock()

@@ -9,7 +9,7 @@ import (
 
 func TestDrainServesOnForTheDelayAndFinishesCalls(t *testing.T) {
 	t.Parallel()
-	r := start(t, func(c *Config) { c.DrainDelay = 5 * time.Second; c.IdleTimeout = time.Hour })
+	r := start(t, func(c *Config) { c.DrainDelay, c.DrainTimeout, c.IdleTimeout = 5*time.Second, time.Minute, time.Hour })
 	idle, begun, unused := r.raw(t), r.raw(t), r.raw(t)
 	idle.send(post11(pingDoc, "")).answer()
 	text := post11(pingDoc+strings.Repeat(" ", freeBody), "")

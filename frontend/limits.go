@@ -55,6 +55,7 @@ func (b *budget) body(ctx context.Context, from netip.Addr, n int64) (release fu
 // else one client that sends slowly would shut out all others.
 type pool struct {
 	size int64
+	wait time.Duration // budgetWait, which a test replaces
 	all  *semaphore.Weighted
 	mu   *sync.Mutex
 	by   map[netip.Addr]*share
@@ -66,12 +67,12 @@ type share struct {
 }
 
 func newPool(size int64) pool {
-	return pool{size: size, all: semaphore.NewWeighted(size), mu: new(sync.Mutex), by: make(map[netip.Addr]*share)}
+	return pool{size: size, wait: budgetWait, all: semaphore.NewWeighted(size), mu: new(sync.Mutex), by: make(map[netip.Addr]*share)}
 }
 
-// take waits for n bytes, and no longer than budgetWait.
+// take waits for n bytes, and no longer than the pool's wait.
 func (p *pool) take(ctx context.Context, from netip.Addr, n int64) (release func(), err error) {
-	ctx, cancel := context.WithTimeout(ctx, budgetWait)
+	ctx, cancel := context.WithTimeout(ctx, p.wait)
 	defer cancel()
 	return p.acquire(from, n, func(s *semaphore.Weighted, n int64) error { return s.Acquire(ctx, n) })
 }

@@ -27,7 +27,7 @@ func TestATrustedProxyNamesTheClient(t *testing.T) {
 
 func TestATrustedProxyWithoutAHeaderIsServedPagesOnly(t *testing.T) {
 	t.Parallel()
-	r := start(t, func(c *Config) { trustLoopback(c); c.HeaderTimeout = 2 * time.Second })
+	r := start(t, trustLoopback)
 	for name, head := range map[string]string{
 		"none": "", "unknown": "PROXY UNKNOWN\r\n", "local": "\r\n\r\n\x00\r\nQUIT\n\x20\x00\x00\x00",
 		"unix": "\r\n\r\n\x00\r\nQUIT\n\x21\x31\x00\xd8" + strings.Repeat("a\x00", 108),
@@ -68,7 +68,12 @@ func TestASlowProxyHeaderIsCutOff(t *testing.T) {
 		t.Errorf("half a header: got %d, want 400 or a close", resp.StatusCode)
 	}
 	r.raw(t).closed()
-	r.from("10.0.0.1").must("ping")
+	eventually(t, "a quick caller is served", func() bool { // this machine may be slow, too
+		c := r.raw(t)
+		defer c.Close()
+		resp, err := http.ReadResponse(c.send("PROXY TCP4 10.0.0.1 10.0.0.2 1 2\r\n"+post11(pingDoc, "")).br, nil)
+		return err == nil && resp.StatusCode == http.StatusOK
+	})
 }
 
 func TestProxyNetworksAreMatched(t *testing.T) {
