@@ -226,6 +226,12 @@ func TestTheOverviewNamesWorkersAndNodes(t *testing.T) {
 	defer cancel()
 	member := r.clus.Join(cluster.JoinOptions{Role: "delivery", Name: hostileNick, Sole: true}, sleeper{}, clustertest.Logger(t))
 	working.Go(func() { _ = member.Run(ctx) })
+	working.Go(func() {
+		for ctx.Err() == nil {
+			member.Progress() // else its lease ends after 3 seconds
+			time.Sleep(100 * time.Millisecond)
+		}
+	})
 	s, err := r.clus.Broker(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -332,12 +338,8 @@ func TestServeForLooking(t *testing.T) {
 		pings[p].Satellites = append(pings[p].Satellites, ping)
 	}
 	for p := range records {
-		if _, err := r.reg.SaveTraffic(t.Context(), *records[p], 0); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := r.reg.SavePing(t.Context(), *pings[p], 0); err != nil {
-			t.Fatal(err)
-		}
+		saveTraffic(t, r.reg, records[p])
+		savePing(t, r.reg, pings[p])
 	}
 	t.Logf("look at http://%s/", r.addr)
 	if path := os.Getenv("CO2_LOOK_ADDR"); path != "" {
