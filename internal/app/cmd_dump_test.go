@@ -23,7 +23,8 @@ import (
 func (s *site) tool(command func(context.Context, []string, streams) int, stdin string, args ...string) (int, string, string) {
 	s.t.Helper()
 	var out, stderr bytes.Buffer
-	code := command(s.t.Context(), append(args, "--data", s.data), streams{strings.NewReader(stdin), &out, &stderr})
+	args = append([]string{"--timeout", patience, "--data", s.data}, args...)
+	code := command(s.t.Context(), args, streams{strings.NewReader(stdin), &out, &stderr})
 	return code, out.String(), stderr.String()
 }
 
@@ -33,6 +34,8 @@ func TestRegistrationsMoveToAnotherClusterByAFile(t *testing.T) {
 	t.Parallel()
 	from, to := startSite(t, nil), startSite(t, nil)
 	desk := openDesk(t, from)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute) // else each has 15 seconds
+	defer cancel()
 	want := map[string]registry.Registration{}
 	for i := range 50 {
 		reg := registry.Registration{Addr: netip.MustParseAddrPort(fmt.Sprintf("127.0.0.1:%d", 20000+i)), Nick: fmt.Sprintf("n%d", i), NotifyPass: registry.Secret(fmt.Sprintf("p&<%d>", i)),
@@ -40,7 +43,7 @@ func TestRegistrationsMoveToAnotherClusterByAFile(t *testing.T) {
 		if i == 7 {
 			reg.Nick, reg.Scheme, reg.TLSName = strings.ReplaceAll(oddNick, "\x1b", ""), "https", "box.example"
 		}
-		sat, _, err := desk.reg.Register(t.Context(), reg)
+		sat, _, err := desk.reg.Register(ctx, reg)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -202,7 +205,7 @@ func TestCompletionScriptsAreValid(t *testing.T) {
 
 func openDesk(t *testing.T, s *site) *desk {
 	t.Helper()
-	b := brokerFlags{broker: Broker{Data: s.data}, timeout: 10 * time.Second, logLevel: "off"}
+	b := brokerFlags{broker: Broker{Data: s.data}, timeout: time.Minute, logLevel: "off"}
 	d, err := b.open(t.Context(), "test", io.Discard)
 	if err != nil {
 		t.Fatal(err)

@@ -140,7 +140,9 @@ func TestSkipLeavesWhatComesAfter(t *testing.T) {
 	last := s.last()
 	eventually(t, "it is owed", func() bool { return s.status().Accounts.Owed == 10 })
 	out := s.must("skip", down.ID(), "--to", decimal(last-2))
-	if want := fmt.Sprintf("skipped 7 messages, %d to %d; %s goes on after %d", last-9, last-3, down.ID(), last-3); !strings.Contains(out, want) {
+	want := fmt.Sprintf("skipped 7 messages, %d to %d; %s goes on after %d", last-9, last-3, down.ID(), last-3)
+	asked := fmt.Sprintf("%s is at %d already", down.ID(), last-3) // the worker was asked twice, as its first answer came late
+	if !strings.Contains(out, want) && !strings.Contains(out, asked) {
 		t.Errorf("got %q, want %q", out, want)
 	}
 	if out := s.must("skip", down.ID(), "--to", decimal(last-2)); !strings.Contains(out, "nothing is skipped") {
@@ -161,7 +163,7 @@ func TestSkipWithoutAWorkerSaysSo(t *testing.T) {
 	t.Parallel()
 	s := startSite(t, func(c *Config) { c.roles = roleFrontend })
 	sat := s.satellite(satellitetest.Behaviour{})
-	code, _, errs := s.run("skip", sat.ID(), "--timeout", "1s")
+	code, _, errs := s.run("skip", sat.ID(), "--timeout", "5s")
 	if code != ExitError || !strings.Contains(errs, "is one running?") {
 		t.Errorf("got code %d, %q; want 1 and a hint", code, errs)
 	}
@@ -288,6 +290,7 @@ func TestToolsReachARelayByNATSToo(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	eventually(t, "all partitions have their workers", func() bool { return len(s.status().Notes) == 0 })
 	var user struct{ User, Password string }
 	if err := json.Unmarshal(b, &user); err != nil {
 		t.Fatal(err)
@@ -306,13 +309,13 @@ func TestToolsReachARelayByNATSToo(t *testing.T) {
 		{[]string{"kick", down.ID()}, "deregistered " + down.ID()},
 	} {
 		var out, errs bytes.Buffer
-		args := append(c.args, "--nats", "nats://"+listen, "--nats-user", user.User, "--nats-password-file", secret)
+		args := append(c.args, "--timeout", patience, "--nats", "nats://"+listen, "--nats-user", user.User, "--nats-password-file", secret)
 		if code := Main(t.Context(), args, strings.NewReader(""), &out, &errs); code != ExitOK || !strings.Contains(out.String(), c.want) {
 			t.Errorf("%v: got code %d, %s%s; want 0 and %q", c.args, code, out.String(), errs.String(), c.want)
 		}
 	}
 	var out, errs bytes.Buffer
-	args := []string{"status", "--nats", "nats://" + listen, "--nats-user", user.User, "--nats-password", "wrong", "--timeout", "1s"}
+	args := []string{"status", "--nats", "nats://" + listen, "--nats-user", user.User, "--nats-password", "wrong", "--timeout", "5s"}
 	if code := Main(t.Context(), args, strings.NewReader(""), &out, &errs); code != ExitError || !strings.Contains(errs.String(), "Authorization") {
 		t.Errorf("wrong password: got code %d, %s; want 1 and the reason", code, errs.String())
 	}

@@ -175,13 +175,10 @@ func TestCheckSaysThatAllIsWell(t *testing.T) {
 func TestCheckSaysThatTheCallBackFails(t *testing.T) {
 	t.Parallel()
 	url := startToolRelay(t)
-	closed, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, port, _ := net.SplitHostPort(closed.Addr().String())
-	closed.Close()
-	code, out, _ := run(t, CheckCommand, "", "--forwarded-port", port, "--timeout", "5s", url)
+	// It refuses, and keeps its port from others.
+	closed := satellitetest.Start(t, satellitetest.Options{Behaviour: satellitetest.Behaviour{Mode: satellitetest.Down}})
+	port := fmt.Sprint(closed.Port())
+	code, out, _ := run(t, CheckCommand, "", "--forwarded-port", port, url)
 	if code != ExitError || !strings.Contains(out, "call back to 127.0.0.1:"+port+" failed") || !strings.Contains(out, "what to do") {
 		t.Errorf("got code %d, output %q; want 1 and why", code, out)
 	}
@@ -248,14 +245,13 @@ func TestCheckExplainsWhatIsNoRelay(t *testing.T) {
 	t.Parallel()
 	web := httptest.NewServer(http.NotFoundHandler())
 	t.Cleanup(web.Close)
-	gone := httptest.NewServer(http.NotFoundHandler())
-	gone.Close()
+	gone := satellitetest.Start(t, satellitetest.Options{Behaviour: satellitetest.Behaviour{Mode: satellitetest.Down}})
 	tls := httptest.NewTLSServer(http.NotFoundHandler())
 	t.Cleanup(tls.Close)
 	for _, c := range []struct{ url, want string }{
 		{web.URL, "404"},
 		{web.URL, "something else than a relay"},
-		{gone.URL, "nothing listens there"},
+		{"http://" + gone.ID(), "nothing listens there"},
 		{"http://relay.invalid:2003", "the name is not known"},
 		{tls.URL, "certificate"},
 		{strings.Replace(web.URL, "http:", "https:", 1), "use http://"},
