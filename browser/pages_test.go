@@ -276,7 +276,14 @@ func (p *page) staysLive(url string) {
 
 func TestTenThousandSatellitesInABrowser(t *testing.T) {
 	c := startChromium(t)
-	r := startRelay(t, func(cfg *app.Config) { cfg.Pinger.Interval = time.Hour })
+	r := startRelay(t, func(cfg *app.Config) {
+		// Each satellite has its own moment of every interval: of an hour's, some
+		// of those that never existed would be pinged each second.
+		cfg.Pinger.Interval = 10 * 365 * 24 * time.Hour
+		// A registration that is repeated for want of an answer takes a seat more
+		// for a while.
+		cfg.MaxSats = 10_100
+	})
 	r.register(t, 10_000)
 	p := c.open(t)
 	p.size(1280, 900, false)
@@ -301,11 +308,13 @@ func (r *relay) register(t *testing.T, n int) {
 	}
 	defer clus.Close()
 	reg := registry.New(clus, hclog.NewNullLogger())
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute) // else each has 15 seconds
+	defer cancel()
 	var g errgroup.Group
 	g.SetLimit(64)
 	for i := range n {
 		g.Go(func() error {
-			_, _, err := reg.Register(t.Context(), registry.Registration{
+			_, _, err := reg.Register(ctx, registry.Registration{
 				Addr: netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), uint16(i+20000)), Nick: fmt.Sprintf("one of many %05d", i),
 			})
 			return err
