@@ -17,10 +17,10 @@ import (
 //
 // A batch is stored as a whole or not at all (nats-server, processJetStreamAtomicBatchMsg), so it needs no id for each of
 // its messages: its first and its last carry one. A repeat of a batch that was stored is refused for the first one's id
-// before anything else about it is judged. That it was stored as a whole then shows when the last one, published by
-// itself, is a duplicate as well: on a single node a write error can end a batch in the middle, and a later start of the
-// server completes it. And since the server remembers ids a moment before it has synced a batch, the log must prove
-// afterwards that no write of it has failed.
+// before anything else about it is judged. That it was stored as a whole then shows when the last one's id is known as
+// well: on a single node a write error can end a batch in the middle, and a later start of the server completes it. And
+// since the server remembers ids a moment before it has synced a batch, the log must prove afterwards that no write of it
+// has failed.
 
 const (
 	maxBatch      = 256                  // messages; the server's limit is 1000
@@ -154,7 +154,7 @@ func (l *Log) commitBatch(batch []*pending, first, last string) (smooth bool) {
 		o := judge(err, doubt)
 		switch {
 		case o == seen:
-			o, err = l.confirmBatch(ctx, batch, last)
+			o, err = l.confirmBatch(ctx, last)
 		case apiCode(err) == codeIncompleteBatch:
 			incomplete++
 		}
@@ -163,7 +163,7 @@ func (l *Log) commitBatch(batch []*pending, first, last string) (smooth bool) {
 			settle(batch, nil)
 			return pause == apiPause
 		case inPart:
-			l.settlePart(batch)
+			l.settlePart(batch, last)
 			return false
 		case refused:
 			// One message may be the reason, or the room left is too little for all of them but enough for some.
@@ -228,32 +228,44 @@ func (l *Log) sendCommit(ctx context.Context, m *nats.Msg) error {
 	return err
 }
 
-// confirmBatch finds out about a batch whose first id is known to the server, by its last message.
-func (l *Log) confirmBatch(ctx context.Context, batch []*pending, last string) (outcome, error) {
+// confirmBatch finds out about a batch whose first id is known to the server, by its last one. It publishes that on a
+// condition that is never met, and that the server judges after the id (stream.go, processJetStreamMsgWithBatch): so it
+// stores nothing, and after a lost answer the next one is as true. Were the last message stored here, a batch without its
+// middle would seem whole from then on.
+func (l *Log) confirmBatch(ctx context.Context, last string) (outcome, error) {
 	ctx, cancel := l.c.try(ctx, apiTry)
 	defer cancel()
-	m := l.message(batch[len(batch)-1].msg)
-	m.Header[headerMsgID] = []string{last}
-	ack, err := l.c.publish(ctx, m)
+	ack, err := l.c.publish(ctx, &nats.Msg{Subject: relaySubject, Header: nats.Header{
+		headerMsgID: {last}, headerExpectID: {l.nextID()},
+	}})
+	o := inPart
+	switch {
+	case apiCode(err) == codeWrongLastID:
+		err = nil
+	case ack.Duplicate:
+		o = committed
+	}
+	if err == nil {
+		err = l.healthy(ctx)
+	}
 	if err != nil {
 		return unknown, err
 	}
-	if !ack.Duplicate {
-		return inPart, nil // it had to be stored now
-	}
-	if err := l.healthy(ctx); err != nil {
-		return unknown, err
-	}
-	return committed, nil
+	return o, nil
 }
 
-// settlePart answers a batch that a write error cut short: its first message and, by now, its last are in the log.
-func (l *Log) settlePart(batch []*pending) {
+// settlePart answers a batch that a write error cut short: its first message is in the log, its last is not. The last can
+// still be stored, because it has an id.
+func (l *Log) settlePart(batch []*pending, last string) {
 	l.c.log.Warn("a batch of messages was stored in part", "messages", len(batch))
 	end := len(batch) - 1
 	settle(batch[:1], nil)
 	settle(batch[1:end], ErrMaybeAccepted)
-	settle(batch[end:], nil)
+	err := l.commitOne(batch[end], last)
+	if err != nil {
+		err = gaveUp(true, err)
+	}
+	settle(batch[end:], err)
 }
 
 // commitEach publishes every message by itself. Nothing of them was stored, so new ids are right.

@@ -49,6 +49,7 @@ const (
 	codeDeleteFailed      = 10057
 	codeStreamExists      = 10058
 	codeStreamNotFound    = 10059
+	codeWrongLastID       = 10070
 	codeWrongSequence     = 10071
 	codeNoJetStream       = 10076
 	codeStoreFailed       = 10077

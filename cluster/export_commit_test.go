@@ -30,6 +30,9 @@ func (b *RepeatedBatch) SendFirst(ctx context.Context) error {
 	return err
 }
 
+// Confirm asks about the batch, and loses the answer.
+func (b *RepeatedBatch) Confirm(ctx context.Context) { _, _ = b.l.confirmBatch(ctx, b.last) }
+
 func (b *RepeatedBatch) Settle() []error {
 	b.l.commitBatch(b.batch, b.first, b.last)
 	var errs []error

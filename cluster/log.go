@@ -19,6 +19,7 @@ const (
 	headerVersion = "Co2-V"
 
 	headerMsgID       = "Nats-Msg-Id"
+	headerExpectID    = "Nats-Expected-Last-Msg-Id"
 	headerBatchID     = "Nats-Batch-Id"
 	headerBatchSeq    = "Nats-Batch-Sequence"
 	headerBatchCommit = "Nats-Batch-Commit"

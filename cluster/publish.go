@@ -142,7 +142,7 @@ const (
 	notStored         // this try was not stored, for a passing reason: repeat
 	unknown           // no answer: repeat
 	seen              // a batch was refused because its first id is known
-	inPart            // a batch was stored except some messages in its middle
+	inPart            // a batch was stored without its end
 )
 
 // judge reads an answer. doubt says that an earlier try may have been stored: then only a refusal that comes after the

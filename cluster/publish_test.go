@@ -135,17 +135,22 @@ func TestRepeatOfABatchThatWasStoredIsRecognised(t *testing.T) {
 func TestBatchThatWasCutShortIsNeverReportedWhole(t *testing.T) {
 	t.Parallel()
 	c := clustertest.Start(t)
-	ctx, first := testContext(t), startOf(t, c)
-	b := c.Log().NewBatch(ctx, cluster.Message{Body: "1"}, cluster.Message{Body: "2"}, cluster.Message{Body: "3"})
-	if err := b.SendFirst(ctx); err != nil {
-		t.Fatalf("send first: %v", err)
-	}
-	errs := b.Settle()
-	if errs[0] != nil || !errors.Is(errs[1], cluster.ErrMaybeAccepted) || errs[2] != nil {
-		t.Errorf("outcome: got %v, want success, doubt, success", errs)
-	}
-	if got := bodies(logged(t, c, first)); got["1"] != 1 || got["3"] != 1 || len(got) != 2 {
-		t.Errorf("log: got %v, want the first and the last, once", got)
+	for lost := range 3 { // answers to the question whether it is whole
+		ctx, first := testContext(t), startOf(t, c)
+		b := c.Log().NewBatch(ctx, cluster.Message{Body: "1"}, cluster.Message{Body: "2"}, cluster.Message{Body: "3"})
+		if err := b.SendFirst(ctx); err != nil {
+			t.Fatalf("send first: %v", err)
+		}
+		for range lost {
+			b.Confirm(ctx)
+		}
+		errs := b.Settle()
+		if errs[0] != nil || !errors.Is(errs[1], cluster.ErrMaybeAccepted) || errs[2] != nil {
+			t.Errorf("outcome after %d lost answers: got %v, want success, doubt, success", lost, errs)
+		}
+		if got := bodies(logged(t, c, first)); got["1"] != 1 || got["3"] != 1 || len(got) != 2 {
+			t.Errorf("log after %d lost answers: got %v, want the first and the last, once", lost, got)
+		}
 	}
 }
 
