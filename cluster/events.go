@@ -182,6 +182,9 @@ func (e Event) id() string {
 func (c *Cluster) Events(ctx context.Context, since time.Time, fn func(Event)) error {
 	next, err := c.firstSince(ctx, eventsStream, since)
 	if err != nil {
+		if ctx.Err() != nil {
+			return nil //nolint:nilerr // the caller has ended it
+		}
 		return fmt.Errorf("follow events: %w", err)
 	}
 	return c.followEvents(ctx, next, func(_ uint64, e Event) {

@@ -46,6 +46,11 @@ func TestEventsArriveOnceAndFromATimeOn(t *testing.T) {
 	if e := got[0]; e.Version != 1 || e.Count != 6 || e.First != "12" || !e.Time.Equal(same.Time) || got[1].Time.Before(start) {
 		t.Errorf("event: got %+v, want %+v with a version and a time", e, same)
 	}
+	cancelled, cancel := context.WithCancel(testContext(t))
+	cancel()
+	if err := c.Events(cancelled, start, func(cluster.Event) {}); err != nil {
+		t.Errorf("following that ended before it began: got %v, want nil", err)
+	}
 	later, cancel := context.WithTimeout(testContext(t), 300*time.Millisecond)
 	defer cancel()
 	if err := c.Events(later, time.Now().Add(time.Minute), func(e cluster.Event) { t.Errorf("event before its time: %+v", e) }); err != nil {
