@@ -78,10 +78,10 @@ func (c *FakeClock) Settle() {
 	}
 }
 
-// JoinWithClock is Join by another clock, and with less patience for a broker that does not answer.
-func (c *Cluster) JoinWithClock(o JoinOptions, h Holder, log hclog.Logger, clk *FakeClock) *Member {
+// JoinWithClock is Join by another clock, and with another patience for one exchange with the broker, in real time.
+func (c *Cluster) JoinWithClock(o JoinOptions, h Holder, log hclog.Logger, clk *FakeClock, try time.Duration) *Member {
 	m := newMember(c, o, h, log, clk)
-	m.try = 500 * time.Millisecond
+	m.try = try
 	return m
 }
 

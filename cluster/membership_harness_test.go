@@ -1,6 +1,7 @@
 package cluster_test
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -16,10 +17,15 @@ import (
 // while both leases are good, each by its own clock.
 type crew struct {
 	t    *testing.T
+	try  time.Duration // of its members, for one exchange with the broker; 0 is patience
 	mu   sync.Mutex
 	all  []*hand
 	next int
 }
+
+// patience is for a broker that answers, however slow the machine is. An exchange that fails is repeated when the member's
+// clock has moved on, and a test that waits for it without moving the clock waits in vain.
+const patience = 5 * time.Second
 
 // hand is a member with a holder that writes down what it is told.
 type hand struct {
@@ -87,7 +93,7 @@ func (c *crew) prepare(clus *cluster.Cluster, o cluster.JoinOptions) *hand {
 		owned: make(map[int]uint64), state: make(map[int]string),
 	}
 	o.Role, o.Name = "delivery", h.name
-	h.member = clus.JoinWithClock(o, h, clustertest.Logger(c.t), h.clock)
+	h.member = clus.JoinWithClock(o, h, clustertest.Logger(c.t), h.clock, cmp.Or(c.try, patience))
 	c.all = append(c.all, h)
 	return h
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/co2relay/co2relay/cluster"
 	"github.com/co2relay/co2relay/cluster/clustertest"
@@ -53,7 +54,7 @@ func TestSaveWritesAllStatesAndAgain(t *testing.T) {
 	t.Parallel()
 	c := &crew{t: t}
 	a := c.join(clustertest.Start(t))
-	eventually(t, "all partitions", own(a, cluster.Partitions))
+	c.until("all partitions", own(a, cluster.Partitions), a)
 	for _, text := range []string{"first", "second"} {
 		lost, err := a.member.Save(testContext(t), allStates(text))
 		if err != nil || len(lost) > 0 {
@@ -72,7 +73,7 @@ func TestSaveFindsWhatAnotherHasClaimed(t *testing.T) {
 	t.Parallel()
 	c := &crew{t: t}
 	a := c.join(clustertest.Start(t))
-	eventually(t, "all partitions", own(a, cluster.Partitions))
+	c.until("all partitions", own(a, cluster.Partitions), a)
 	for _, p := range []int{3, 31} {
 		write(t, a.clus, p, func(r *cluster.PartitionRecord) { r.Owner, r.Epoch, r.State = "other", r.Epoch+1, []byte("theirs") })
 	}
@@ -101,7 +102,7 @@ func TestSaveGoesOnAfterAnUnknownOutcome(t *testing.T) {
 	t.Parallel()
 	c := &crew{t: t}
 	a := c.join(clustertest.Start(t))
-	eventually(t, "all partitions", own(a, cluster.Partitions))
+	c.until("all partitions", own(a, cluster.Partitions), a)
 	for _, p := range []int{0, 17} {
 		write(t, a.clus, p, func(r *cluster.PartitionRecord) { r.State = []byte("arrived after all") })
 	}
@@ -117,9 +118,9 @@ func TestSaveDuringAnOutageFailsAndThenGoesOn(t *testing.T) {
 	dir := t.TempDir()
 	s := clustertest.StartServer(t, dir)
 	clustertest.Connect(t, s)
-	c := &crew{t: t}
+	c := &crew{t: t, try: 500 * time.Millisecond}
 	a := c.join(dial(t, dir))
-	eventually(t, "all partitions", own(a, cluster.Partitions))
+	c.until("all partitions", own(a, cluster.Partitions), a)
 	s.Close()
 	lost, err := a.member.Save(testContext(t), allStates("unheard"))
 	if err == nil || len(lost) > 0 {
@@ -141,10 +142,10 @@ func TestStateSurvivesARestartOfTheOnlyMember(t *testing.T) {
 	s := clustertest.StartServer(t, t.TempDir())
 	c := &crew{t: t}
 	a := c.join(clustertest.Connect(t, s))
-	eventually(t, "all partitions", own(a, cluster.Partitions))
+	c.until("all partitions", own(a, cluster.Partitions), a)
 	a.stop()
 	b := c.join(clustertest.Connect(t, s))
-	eventually(t, "all partitions", own(b, cluster.Partitions))
+	c.until("all partitions", own(b, cluster.Partitions), b)
 	for p := range cluster.Partitions {
 		if want := fmt.Sprintf("w1 released %d", p); b.state[p] != want {
 			t.Errorf("partition %d came with state %q, want %q", p, b.state[p], want)

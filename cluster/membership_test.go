@@ -42,7 +42,7 @@ func TestSoleMemberTakesOverFromItsPredecessorAtOnce(t *testing.T) {
 	s := clustertest.StartServer(t, t.TempDir())
 	c := &crew{t: t}
 	a := c.join(clustertest.Connect(t, s))
-	eventually(t, "all partitions", own(a, cluster.Partitions))
+	c.until("all partitions", own(a, cluster.Partitions), a)
 	a.kill()
 	a.clock.Advance(time.Hour) // it is dead, also in its own eyes
 	b := c.prepare(clustertest.Connect(t, s), cluster.JoinOptions{Sole: true}).start()
@@ -204,7 +204,7 @@ func TestBrokerOutageKillsNobody(t *testing.T) {
 	dir := t.TempDir()
 	s := clustertest.StartServer(t, dir)
 	clustertest.Connect(t, s)
-	c := &crew{t: t}
+	c := &crew{t: t, try: 500 * time.Millisecond}
 	a, b := c.join(dial(t, dir)), c.join(dial(t, dir))
 	c.until("two members share", shared(a, b), a, b)
 	was := [2]map[int]uint64{a.ownership(), b.ownership()}
@@ -262,10 +262,10 @@ func TestMembersOfARoleAreNoBusinessOfAnother(t *testing.T) {
 	c, other := &crew{t: t}, &crew{t: t}
 	a := c.join(clus)
 	p := other.prepare(clus, cluster.JoinOptions{})
-	p.member = clus.JoinWithClock(cluster.JoinOptions{Role: "pinger", Name: "p"}, p, clustertest.Logger(t), p.clock)
+	p.member = clus.JoinWithClock(cluster.JoinOptions{Role: "pinger", Name: "p"}, p, clustertest.Logger(t), p.clock, patience)
 	p.start()
-	eventually(t, "one owns everything", own(a, cluster.Partitions))
-	eventually(t, "so does the other", own(p, cluster.Partitions))
+	c.until("one owns everything", own(a, cluster.Partitions), a)
+	other.until("so does the other", own(p, cluster.Partitions), p)
 }
 
 func TestMembershipIsToldInEvents(t *testing.T) {
