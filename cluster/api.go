@@ -24,6 +24,9 @@ const (
 	apiPrefix = "$JS.API."
 )
 
+// writeTry is for one try of a write that must not be repeated when its answer does not come. Tests make it longer.
+var writeTry = apiTry
+
 // response is what every answer of the API has.
 type response struct {
 	Error *jetstream.APIError `json:"error,omitempty"`

@@ -110,7 +110,7 @@ func (b *Bucket) write(ctx context.Context, verb, key string, m *nats.Msg) (uint
 }
 
 func (b *Bucket) writeOnce(ctx context.Context, m *nats.Msg) (uint64, error) {
-	ctx, cancel := b.c.try(ctx, apiTry)
+	ctx, cancel := b.c.try(ctx, writeTry)
 	defer cancel()
 	ack, err := b.c.publish(ctx, m)
 	return ack.Seq, err

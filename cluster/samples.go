@@ -100,7 +100,7 @@ func (c *Cluster) PutSample(ctx context.Context, s Sample) error {
 	m := &nats.Msg{Subject: sampleSubjects + name, Data: body, Header: nats.Header{
 		headerMsgID: {fmt.Sprintf("s-%s-%d", name, s.Time.Unix())},
 	}}
-	ctx, cancel := c.try(ctx, apiTry)
+	ctx, cancel := c.try(ctx, writeTry)
 	defer cancel()
 	if _, err := c.publish(ctx, m); err != nil {
 		return fmt.Errorf("put sample of %s: %w", s.Process, err)
