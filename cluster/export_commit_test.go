@@ -8,6 +8,7 @@ type RepeatedBatch struct {
 	l           *Log
 	batch       []*pending
 	first, last string
+	sent        bool
 }
 
 func (l *Log) NewBatch(ctx context.Context, messages ...Message) *RepeatedBatch {
@@ -18,8 +19,26 @@ func (l *Log) NewBatch(ctx context.Context, messages ...Message) *RepeatedBatch 
 	return b
 }
 
+// Send tries once, but for the first time as often as it takes until the batch is stored.
 func (b *RepeatedBatch) Send(ctx context.Context) error {
-	return b.l.sendBatch(ctx, b.batch, b.first, b.last)
+	for doubt := false; ; {
+		err := b.l.sendBatch(ctx, b.batch, b.first, b.last)
+		if b.sent {
+			return err
+		}
+		switch o := judge(err, doubt); {
+		case o == committed, o == seen && doubt:
+			b.sent = true
+			return nil
+		case o == refused, o == seen:
+			return err
+		case o == unknown:
+			doubt = true
+		}
+		if !sleep(ctx, apiPause) {
+			return err
+		}
+	}
 }
 
 // SendFirst stores only the first message, as a write error in the middle of a batch would.
