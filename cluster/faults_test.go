@@ -146,7 +146,7 @@ func TestLostAnswersNeitherLoseNorRepeatMessages(t *testing.T) {
 			}
 		})
 	}
-	const cuts = 12
+	const cuts = 8
 	for range cuts {
 		eventually(t, "a connection", func() bool { return far.Ready() == nil })
 		time.Sleep(time.Duration(rand.IntN(100)) * time.Millisecond) // the moment of the cut is what varies
