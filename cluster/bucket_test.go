@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go/jetstream"
+
 	"github.com/co2relay/co2relay/cluster"
 	"github.com/co2relay/co2relay/cluster/clustertest"
 )
@@ -159,9 +161,10 @@ func TestFollowerOfABucketSeesWhatStandsAndEveryChange(t *testing.T) {
 	if err != nil || len(items) != 400 {
 		t.Errorf("list: got %d items, %v, want 400", len(items), err)
 	}
-	if n, err := c.DropConsumers(ctx, "KV_SATELLITES"); err != nil || n == 0 {
-		t.Fatalf("drop consumers: %d, %v", n, err)
-	}
+	eventually(t, "a consumer to drop", func() bool {
+		n, err := c.DropConsumers(ctx, "KV_SATELLITES")
+		return err == nil && n > 0
+	})
 	rev, err := b.PutAny(ctx, "later", nil)
 	if err != nil {
 		t.Fatalf("put: %v", err)
@@ -247,7 +250,7 @@ func TestBucketThatLostItsPastIsReadAnew(t *testing.T) {
 	}
 	for _, step := range []func() error{
 		func() error { return c.API(ctx, "STREAM.INFO.KV_STATS", nil, &info) },
-		func() error { return c.API(ctx, "STREAM.DELETE.KV_STATS", nil, nil) },
+		func() error { return deleteStream(ctx, c, "KV_STATS") },
 		func() error { return c.API(ctx, "STREAM.CREATE.KV_STATS", info.Config, nil) },
 	} {
 		if err := step(); err != nil {
@@ -262,6 +265,16 @@ func TestBucketThatLostItsPastIsReadAnew(t *testing.T) {
 		defer m.mu.Unlock()
 		return len(m.live) == 1 && m.live["stays"] == "new"
 	})
+}
+
+// deleteStream deletes a stream. A request that was repeated may be told that there is none.
+func deleteStream(ctx context.Context, c *cluster.Cluster, name string) error {
+	err := c.API(ctx, "STREAM.DELETE."+name, nil, nil)
+	var api *jetstream.APIError
+	if errors.As(err, &api) && api.ErrorCode == jetstream.JSErrCodeStreamNotFound {
+		return nil
+	}
+	return err
 }
 
 // mirrorAnyOrder is mirrorOf for a bucket whose revisions begin anew.

@@ -89,9 +89,7 @@ func TestHintsReachEveryListener(t *testing.T) {
 			t.Fatalf("listen: %v", err)
 		}
 		defer cancel()
-		if err := c.Ready(); err != nil { // the subscription has reached the broker
-			t.Fatalf("ready: %v", err)
-		}
+		eventually(t, "the subscription to reach the broker", func() bool { return c.Ready() == nil })
 	}
 	one.Hint(17, cluster.Hint{Kind: cluster.HintAlive, Satellite: "127.0.0.1:1"})
 	for range 2 {

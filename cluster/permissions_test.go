@@ -215,7 +215,7 @@ func TestEachRoleMayDoNoMore(t *testing.T) {
 func refused(t *testing.T, within time.Duration, url, user string, do func(*nats.Conn) error) bool {
 	t.Helper()
 	violation := make(chan error, 4)
-	nc, err := nats.Connect(url, nats.UserInfo(user, user), nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
+	nc, err := nats.Connect(url, nats.UserInfo(user, user), nats.Timeout(30*time.Second), nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
 		violation <- err
 	}))
 	if err != nil {
@@ -225,7 +225,7 @@ func refused(t *testing.T, within time.Duration, url, user string, do func(*nats
 	if err := do(nc); err != nil {
 		t.Fatal(err)
 	}
-	if err := nc.FlushTimeout(5 * time.Second); err != nil { // violations come before the answer to the ping
+	if err := nc.FlushTimeout(30 * time.Second); err != nil { // violations come before the answer to the ping
 		t.Fatal(err)
 	}
 	select {

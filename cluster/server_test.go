@@ -92,21 +92,21 @@ func TestPortNeedsTheGeneratedCredentials(t *testing.T) {
 	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("mode of the credentials: got %v, %v, want 600", info.Mode(), err)
 	}
-	connect := func(user, password string) error {
-		ctx, cancel := context.WithTimeout(testContext(t), time.Second)
+	connect := func(user, password string, patience time.Duration) error {
+		ctx, cancel := context.WithTimeout(testContext(t), patience)
 		defer cancel()
 		c, err := cluster.Connect(ctx, cluster.Options{URLs: []string{"nats://" + s.Addr()}, User: user, Password: password}, clustertest.Logger(t))
 		if err == nil {
-			err = c.Ready()
+			eventually(t, "an answer", func() bool { return c.Ready() == nil })
 			c.Close()
 		}
 		return err
 	}
-	if err := connect(creds.User, creds.Password); err != nil {
+	if err := connect(creds.User, creds.Password, 30*time.Second); err != nil {
 		t.Errorf("connect with credentials: %v", err)
 	}
 	for _, wrong := range [][2]string{{"", ""}, {creds.User, ""}, {creds.User, creds.Password + "x"}, {"x", creds.Password}} {
-		if err := connect(wrong[0], wrong[1]); err == nil {
+		if err := connect(wrong[0], wrong[1], time.Second); err == nil {
 			t.Errorf("connect as %q: got in, want refused", wrong)
 		}
 	}
