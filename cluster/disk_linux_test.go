@@ -82,17 +82,20 @@ type tally struct {
 	mu       sync.Mutex
 	accepted map[string]bool
 	errs     map[string]int
-	wg       sync.WaitGroup
-	stop     chan struct{}
+	stop     func() // and waits for the senders
 }
 
-func publishOn(c *cluster.Cluster, senders int) *tally {
-	y := &tally{accepted: map[string]bool{}, errs: map[string]int{}, stop: make(chan struct{})}
+func publishOn(t *testing.T, c *cluster.Cluster, senders int) *tally {
+	y := &tally{accepted: map[string]bool{}, errs: map[string]int{}}
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	y.stop = sync.OnceFunc(func() { close(stop); wg.Wait() })
+	t.Cleanup(y.stop)
 	for s := range senders {
-		y.wg.Go(func() {
+		wg.Go(func() {
 			for i := 0; ; i++ {
 				select {
-				case <-y.stop:
+				case <-stop:
 					return
 				default:
 				}
@@ -137,8 +140,7 @@ func (y *tally) counts() (accepted int, errs map[string]int) {
 // end stops publishing and looks for what was accepted; it returns how many entries the log has.
 func (y *tally) end(t *testing.T, c *cluster.Cluster, first uint64) int {
 	t.Helper()
-	close(y.stop)
-	y.wg.Wait()
+	y.stop()
 	entries := logged(t, c, first)
 	got, lost := bodies(entries), 0
 	for body := range y.accepted {
@@ -163,7 +165,7 @@ func TestRelaysAreRefusedWhileTheDiskIsShort(t *testing.T) {
 	first := startOf(t, c)
 	watchDisk(t, s, 8<<20)
 	filler := fillDisk(t, dir, 9<<20)
-	y := publishOn(c, 4)
+	y := publishOn(t, c, 4)
 	eventually(t, "relays refused for lack of disk space", func() bool {
 		_, errs := y.counts()
 		return errs[cluster.ErrShortOfDisk.Error()] > 0 && errors.Is(c.Ready(), cluster.ErrShortOfDisk)
@@ -186,7 +188,7 @@ func TestBrokerRecoversFromAWriteError(t *testing.T) {
 	first := startOf(t, c)
 	k := follow(t, c, first)
 	filler := fillDisk(t, dir, 2<<20)
-	y := publishOn(c, 4)
+	y := publishOn(t, c, 4)
 	eventually(t, "a write error", func() bool { _, errs := y.counts(); return errs[cluster.ErrMaybeAccepted.Error()] > 0 })
 	watchDisk(t, s, 4<<20)
 	eventually(t, "its discovery", func() bool { return s.Refuse() != nil })

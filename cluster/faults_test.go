@@ -1,6 +1,7 @@
 package cluster_test
 
 import (
+	"context"
 	"errors"
 	"io"
 	"math/rand/v2"
@@ -123,6 +124,8 @@ func TestLostAnswersNeitherLoseNorRepeatMessages(t *testing.T) {
 	var accepted [senders][]int
 	var doubtful atomic.Int64
 	var wg sync.WaitGroup
+	end := sync.OnceFunc(func() { close(stop); wg.Wait() })
+	t.Cleanup(end)
 	for sender := range senders {
 		wg.Go(func() {
 			for i := 0; ; i++ {
@@ -135,7 +138,7 @@ func TestLostAnswersNeitherLoseNorRepeatMessages(t *testing.T) {
 				if sender%10 == 0 {
 					m.DedupID = m.Body
 				}
-				switch err := far.Log().Publish(testContext(t), m); {
+				switch err := far.Log().Publish(context.Background(), m); {
 				case err == nil:
 					accepted[sender] = append(accepted[sender], i)
 				case errors.Is(err, cluster.ErrMaybeAccepted):
@@ -152,8 +155,7 @@ func TestLostAnswersNeitherLoseNorRepeatMessages(t *testing.T) {
 		time.Sleep(time.Duration(rand.IntN(100)) * time.Millisecond) // the moment of the cut is what varies
 		network.cut(time.Duration(rand.IntN(15)) * time.Millisecond)
 	}
-	close(stop)
-	wg.Wait()
+	end()
 	entries := logged(t, near, first)
 	lost, repeated, disordered := 0, 0, 0
 	at := map[string]map[string]int{}

@@ -219,6 +219,8 @@ func TestLeaderOfThreeNodesDies(t *testing.T) {
 	var mu sync.Mutex
 	accepted, doubt := map[string]bool{}, 0
 	var wg sync.WaitGroup
+	end := sync.OnceFunc(func() { close(stop); wg.Wait() })
+	t.Cleanup(end)
 	for s := range 10 {
 		wg.Go(func() {
 			for i := 0; ; i++ {
@@ -257,8 +259,7 @@ func TestLeaderOfThreeNodesDies(t *testing.T) {
 		n.start(dead)
 		eventually(t, "the node's return", func() bool { return n.running[dead].JetStreamEnabled() && n.running[dead].JetStreamIsCurrent() })
 	}
-	close(stop)
-	wg.Wait()
+	end()
 	entries := logged(t, c, first)
 	eventually(t, "the follower", k.has(len(entries)))
 	got, lost, repeated := bodies(entries), 0, 0
