@@ -185,7 +185,8 @@ func (w *Worker) onHint(p int, h cluster.Hint) {
 }
 
 // Release ends a partition in good order: calls under way may finish within
-// the context's time, the others are given up undelivered.
+// the context's time, the others are given up undelivered. The figures are
+// written beside what follows.
 func (w *Worker) Release(ctx context.Context, p int) []byte {
 	w.stopServing(p)
 	w.kept[p] = kept{} // what is handed back is newer
@@ -208,10 +209,11 @@ func (w *Worker) Release(ctx context.Context, p int) []byte {
 		}
 		return f
 	})
-	if f.record != nil && !w.noFigures {
-		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), figuresAtLast)
-		defer cancel()
-		w.noFigures = !w.saver.traffic(last, []registry.TrafficRecord{*f.record})
+	if f.record != nil {
+		// Nobody serves these satellites until the checkpoint is written, so it does
+		// not wait for the figures: the next owner counts what it does not find.
+		revision := w.saver.disown(p)
+		w.world.begin(&w.wg, func() { w.saver.last(context.WithoutCancel(ctx), *f.record, revision) })
 	}
 	return f.state
 }

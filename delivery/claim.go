@@ -20,6 +20,7 @@ type claim struct {
 	from   checkpoint
 	marks  map[uint64]laneMark
 	record registry.TrafficRecord
+	stored uint64 // its revision
 	traf   map[registry.ID]*registry.Traffic
 	sent   map[registry.ID]*tally // own messages found by reading the log again
 	readTo uint64                 // up to here
@@ -36,7 +37,6 @@ type tally struct {
 
 // Claimed begins to serve a partition. Loading happens beside the loops.
 func (w *Worker) Claimed(p int, epoch uint64, state []byte) {
-	w.noFigures = false
 	if k := w.kept[p]; k.epoch > 0 && k.epoch+1 == epoch {
 		state = k.state
 		w.kept[p].epoch = epoch // until it is loaded, nothing newer is known
@@ -73,8 +73,7 @@ func (w *Worker) load(ctx context.Context, p int, epoch uint64, state []byte) er
 	if err != nil {
 		return err
 	}
-	w.saver.setRevision(p, revision)
-	c := &claim{id: p, epoch: epoch, from: from, marks: from.marks(), record: record}
+	c := &claim{id: p, epoch: epoch, from: from, marks: from.marks(), record: record, stored: revision}
 	c.traf = make(map[registry.ID]*registry.Traffic, len(record.Satellites))
 	for i := range record.Satellites {
 		c.traf[record.Satellites[i].ID] = &record.Satellites[i]
@@ -235,6 +234,7 @@ func (w *Worker) attach(ctx context.Context, c *claim) (bool, error) {
 	all := slices.SortedFunc(maps.Values(sats), func(a, b *registry.Satellite) int { return cmp.Compare(a.ID, b.ID) })
 	revision := w.revision
 	w.serving[c.id] = true
+	w.saver.own(c.id, c.epoch, c.stored)
 	lp.post(func() { result <- lp.attach(c, all, revision) })
 	w.mu.Unlock()
 	w.world.turn(lp)

@@ -27,7 +27,8 @@ type Config struct {
 	Loops         int           // event loops, each on one core
 	TLS           *tls.Config   // for satellites that register https
 
-	stopPatience time.Duration // for calls under way when the worker stops: promise 3 gives it
+	stopPatience    time.Duration // for calls under way when the worker stops: promise 3 gives it
+	figuresPatience time.Duration // for a partition's figures when it is released; nobody waits but a worker that stops
 }
 
 // DefaultConfig fits a machine that has the relay for itself.
@@ -43,6 +44,8 @@ func DefaultConfig() Config {
 		Connections:   connectionBudget(),
 		Loops:         min(runtime.GOMAXPROCS(0), 16),
 		stopPatience:  500 * time.Millisecond,
+
+		figuresPatience: 500 * time.Millisecond,
 	}
 }
 

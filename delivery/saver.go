@@ -2,31 +2,66 @@ package delivery
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 
+	"github.com/co2relay/co2relay/cluster"
 	"github.com/co2relay/co2relay/registry"
 )
 
-// saver writes checkpoints and figures. One write at a time: where writing
-// takes long, the next checkpoint is simply a later one.
+// saver writes checkpoints and figures, each one at a time: where writing takes
+// long, the next one is simply a later one. Neither waits for the other.
 type saver struct {
-	w         *Worker
-	writing   sync.Mutex // from taking checkpoints until they are written: an older one must not come last
-	mu        sync.Mutex
-	revisions map[int]uint64 // of the traffic records, by partition
+	w       *Worker
+	writing sync.Mutex // from taking checkpoints until they are written: an older one must not come last
+	mu      sync.Mutex
+	records map[int]knownRecord // the traffic records of partitions that are owned
 }
 
-func (s *saver) setRevision(p int, revision uint64) {
+// knownRecord is the revision that an ownership knows of its partition's traffic
+// record.
+type knownRecord struct{ epoch, revision uint64 }
+
+// own begins an ownership's figures. The caller sees to it that those of several
+// begin in their order.
+func (s *saver) own(p int, epoch, revision uint64) {
 	s.mu.Lock()
-	s.revisions[p] = revision
+	s.records[p] = knownRecord{epoch, revision}
 	s.mu.Unlock()
 }
 
+// disown ends them, so that nothing older is written over the last ones.
+func (s *saver) disown(p int) (revision uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	revision = s.records[p].revision
+	delete(s.records, p)
+	return revision
+}
+
+// revision is what an ownership knows, unless it is over.
+func (s *saver) revision(p int, epoch uint64) (revision uint64, owned bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r, ok := s.records[p]
+	return r.revision, ok && r.epoch == epoch
+}
+
+// setRevision notes what an ownership has learned, unless it is over.
+func (s *saver) setRevision(p int, epoch, revision uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if r, ok := s.records[p]; ok && r.epoch == epoch {
+		s.records[p] = knownRecord{epoch, revision}
+	}
+}
+
+// run writes checkpoints.
 func (s *saver) run(ctx context.Context) {
 	t := time.NewTicker(checkpointEvery)
 	defer t.Stop()
-	var figuresAt, restAt time.Time
+	var restAt time.Time
 	for {
 		select {
 		case <-ctx.Done():
@@ -41,10 +76,19 @@ func (s *saver) run(ctx context.Context) {
 			restAt = time.Now()
 		}
 		s.checkpoint(ctx, rest)
-		if time.Since(figuresAt) >= s.figuresEvery() {
-			figuresAt = time.Now()
+	}
+}
+
+// runFigures writes figures. They have a goroutine of their own because they are
+// one write a partition: a dozen of them would keep a checkpoint waiting, and so
+// have more repeated after a failure than promise 3 says.
+func (s *saver) runFigures(ctx context.Context) {
+	for ctx.Err() == nil {
+		next := time.Now().Add(s.figuresEvery())
+		if s.w.member.Alive() {
 			s.figures(ctx)
 		}
+		pause(ctx, time.Until(next))
 	}
 }
 
@@ -164,17 +208,18 @@ func (s *saver) figures(ctx context.Context) {
 	}
 }
 
-// traffic writes figures, and tells whether it could. They may be older than the
-// checkpoint or newer: each carries the position that it belongs to.
-func (s *saver) traffic(ctx context.Context, records []registry.TrafficRecord) bool {
-	written := true
+// traffic writes figures. They may be older than the checkpoint or newer: each
+// carries the position that it belongs to. Those of an ownership that is over by
+// now are left out: they must not replace what was written since.
+func (s *saver) traffic(ctx context.Context, records []registry.TrafficRecord) {
 	for _, r := range records {
-		s.mu.Lock()
-		revision := s.revisions[r.Partition]
-		s.mu.Unlock()
+		revision, owned := s.revision(r.Partition, r.Epoch)
+		if !owned {
+			continue
+		}
 		revision, err := s.w.stats.SaveTraffic(ctx, r, revision)
 		if err == nil {
-			s.setRevision(r.Partition, revision)
+			s.setRevision(r.Partition, r.Epoch, revision)
 			lp := s.w.loopOf(r.Partition)
 			lp.post(func() {
 				if p := lp.parts[r.Partition]; p != nil && p.epoch == r.Epoch {
@@ -183,14 +228,30 @@ func (s *saver) traffic(ctx context.Context, records []registry.TrafficRecord) b
 			})
 			continue
 		}
-		written = false
 		if ctx.Err() != nil {
-			return written
+			return
 		}
 		s.w.log.Warn("writing figures failed, trying again", "partition", r.Partition, "error", err)
 		s.retry(ctx, r)
 	}
-	return written
+}
+
+// last writes an ownership's last figures. Without them the next owner counts
+// from the log.
+func (s *saver) last(ctx context.Context, r registry.TrafficRecord, revision uint64) {
+	ctx, cancel := context.WithTimeout(ctx, s.w.cfg.figuresPatience)
+	defer cancel()
+	_, err := s.w.stats.SaveTraffic(ctx, r, revision)
+	if errors.Is(err, cluster.ErrWrongRevision) {
+		// Those that were on their way when the partition was released came first.
+		stored, now, readErr := s.w.stats.LoadTraffic(ctx, r.Partition)
+		if readErr == nil && stored.Epoch <= r.Epoch {
+			_, err = s.w.stats.SaveTraffic(ctx, r, now)
+		}
+	}
+	if err != nil {
+		s.w.log.Warn("writing the last figures failed, the next owner counts from the log", "partition", r.Partition, "error", err)
+	}
 }
 
 // retry finds out what stands in the way: an outcome that was unknown leaves
@@ -198,7 +259,7 @@ func (s *saver) traffic(ctx context.Context, records []registry.TrafficRecord) b
 func (s *saver) retry(ctx context.Context, r registry.TrafficRecord) {
 	stored, revision, err := s.w.stats.LoadTraffic(ctx, r.Partition)
 	if err == nil && stored.Epoch <= r.Epoch {
-		s.setRevision(r.Partition, revision)
+		s.setRevision(r.Partition, r.Epoch, revision)
 	}
 	lp := s.w.loopOf(r.Partition)
 	lp.post(func() {

@@ -273,11 +273,15 @@ func (p *simProc) Save(_ context.Context, states map[int][]byte) (lost []int, er
 
 // save is a turn of saver.run.
 func (p *simProc) save() {
-	if !p.Alive() {
-		return
+	if p.Alive() {
+		p.w.saver.checkpoint(p.ctx, p.s.percent(10))
 	}
-	p.w.saver.checkpoint(p.ctx, p.s.percent(10))
-	if p.s.percent(int(100 * simCheckpoint / simFigures)) {
+}
+
+// saveFigures is a turn of saver.runFigures, at any moment of a checkpoint's.
+func (p *simProc) saveFigures() {
+	p.s.sleep(p.s.millis(2 * int(simFigures/time.Millisecond)))
+	if p.Alive() {
 		p.w.saver.figures(p.ctx)
 	}
 }

@@ -60,6 +60,7 @@ func (s *sim) spawn() {
 	cfg := DefaultConfig()
 	cfg.Name, cfg.Loops, cfg.Connections = p.id, 2, 1000
 	cfg.NotifyTimeout, cfg.RetryBase, cfg.RetryCap = simTimeout, 10*time.Millisecond, 150*time.Millisecond
+	cfg.figuresPatience = time.Hour // of a clock that the seed does not know
 	cfg.Behind = 1 + s.rng.IntN(4)
 	const message = 500 // bytes, about
 	cfg.RingBytes = message * []int{1, 3, 10, 1000}[s.rng.IntN(4)]
@@ -95,6 +96,7 @@ func (s *sim) spawn() {
 	p.every(simRenew, p.renew)
 	p.task(simRenew, p.poll)
 	p.task(simCheckpoint, p.save)
+	p.task(0, p.saveFigures)
 	p.task(5*time.Millisecond, p.follow)
 	p.every(5*time.Millisecond, p.watch)
 }

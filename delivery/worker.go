@@ -22,8 +22,7 @@ const (
 	checkpointEvery = 100 * time.Millisecond
 	largeState      = 8 << 10 // bytes of a checkpoint, some 700 lanes that are not at the head
 	trafficEvery    = time.Second
-	figuresAtLast   = 500 * time.Millisecond // for a partition's figures when it is released
-	restEvery       = 5 * time.Second        // of the reading position of partitions where nothing moves
+	restEvery       = 5 * time.Second // of the reading position of partitions where nothing moves
 )
 
 // Worker delivers the messages of the log to the satellites of the partitions
@@ -57,10 +56,6 @@ type Worker struct {
 	claims   [cluster.Partitions]context.CancelFunc
 
 	kept [cluster.Partitions]kept // touched by the member's goroutine alone
-	// noFigures says that figures could not be written while partitions are being
-	// released: the others' are not tried then. The next owner counts them from
-	// the log. It, too, is the member's goroutine's alone.
-	noFigures bool
 
 	read        atomic.Uint64
 	owned       atomic.Int64
@@ -79,7 +74,7 @@ func New(cfg Config, log hclog.Logger, clus *cluster.Cluster, reg *registry.Regi
 	w.events = newEventLog(clus, cfg.Name)
 	w.emit, w.tell = w.events.add, w.events.publish
 	w.census = &census{w: w}
-	w.saver = &saver{w: w, revisions: make(map[int]uint64)}
+	w.saver = &saver{w: w, records: make(map[int]knownRecord)}
 	w.blocks = newBlockCache(clus.Log(), cfg.CacheBytes, log.Named("blocks"))
 	for p := range w.sats {
 		w.sats[p] = make(map[registry.ID]*registry.Satellite)
@@ -130,6 +125,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	tasks.Go(func() { w.tick(serve) })
 	tasks.Go(func() { w.purge(serve) })
 	tasks.Go(func() { w.saver.run(serve) })
+	tasks.Go(func() { w.saver.runFigures(serve) })
 
 	membership, leave := context.WithCancel(serve)
 	member := make(chan error, 1)
