@@ -36,6 +36,14 @@ func TestMaxAgeEndsObligationsAsAGap(t *testing.T) {
 	if got := s.Stats().Distinct; got != 0 {
 		t.Errorf("got %d messages, want none", got)
 	}
+	// What follows may take longer than that.
+	again, _, err := b.reg.Register(t.Context(), registry.Registration{Addr: s.Addr(), MaxAge: time.Hour})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.reg.WaitRevision(t.Context(), again.Revision); err != nil {
+		t.Fatal(err)
+	}
 	s.SetBehaviour(satellitetest.Behaviour{})
 	b.publish(sender, 3)
 	b.wantAll(s, 3)

@@ -79,7 +79,7 @@ func TestMoreSatellitesThanConnectionsAreServed(t *testing.T) {
 		for _, sat := range sats {
 			s.wantAll(sat, 30)
 		}
-		noRepeats(t, sats...)
+		s.noRepeats(sats...)
 	})
 }
 

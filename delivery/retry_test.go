@@ -32,7 +32,11 @@ func TestRetryAfterIsHonouredUntilTheSatelliteRegistersAgain(t *testing.T) {
 	} {
 		w.onHint(p, hint)
 		lp := w.loopOf(p)
-		if !ask(lp, func() bool { return lp.parts[p].lanes[id].state == parked }) {
+		waits := ask(lp, func() bool {
+			part := lp.parts[p]
+			return part == nil || part.lanes[id].state == parked // nil: its lease has lapsed
+		})
+		if !waits {
 			t.Errorf("%+v has it called", hint)
 		}
 	}

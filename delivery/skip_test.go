@@ -1,6 +1,7 @@
 package delivery
 
 import (
+	"context"
 	"strconv"
 	"testing"
 	"time"
@@ -52,6 +53,23 @@ func (b *bed) stored(sat *registry.Satellite) Progress {
 	return Progress{}
 }
 
+// ask asks until it is done: the owner may be kept from writing it down, or have
+// lost its lease for a moment.
+func (b *bed) ask(sat *registry.Satellite, q cluster.Question) (a cluster.Answer, tries int) {
+	b.t.Helper()
+	b.eventually("the question is answered", func() (ok bool) {
+		tries++
+		ctx, cancel := context.WithTimeout(b.t.Context(), patience)
+		defer cancel()
+		var err error
+		if a, err = b.clus.Ask(ctx, sat.ID.Partition(), q); err != nil {
+			b.t.Log(err)
+		}
+		return err == nil
+	})
+	return a, tries
+}
+
 func TestASkipEndsWhatIsOwedAndIsWrittenBeforeItsAnswer(t *testing.T) {
 	t.Parallel()
 	for name, down := range map[string]satellitetest.Mode{"down": satellitetest.Down, "with a call under way": satellitetest.Hang} {
@@ -69,16 +87,16 @@ func TestASkipEndsWhatIsOwedAndIsWrittenBeforeItsAnswer(t *testing.T) {
 			b.balance(registry.Totals{Recipients: 45})
 			last := b.last()
 			q := cluster.Question{Kind: cluster.QuestionSkip, Satellite: string(sat.ID), Generation: sat.Generation, To: last - 5}
-			a, err := b.clus.Ask(t.Context(), sat.ID.Partition(), q)
-			if err != nil || a.Count != 35 || a.Last != last-5 || a.First != last-44 || a.Position != last-5 {
-				t.Fatalf("skip: got %+v, %v; want 35 messages from %d to %d", a, err, last-44, last-5)
+			a, tries := b.ask(sat, q)
+			whole := a.Count == 35 && a.Last == last-5 && a.First == last-44
+			if done := a.Count == 0 && tries > 1; !whole && !done || a.Position != last-5 {
+				t.Fatalf("skip: got %+v after %d tries; want 35 messages from %d to %d, or nothing after one that did it", a, tries, last-44, last-5)
 			}
 			if got := b.stored(sat); got.Position != last-5 {
 				t.Errorf("checkpoint: got %+v, want position %d", got, last-5)
 			}
-			again, err := b.clus.Ask(t.Context(), sat.ID.Partition(), q)
-			if err != nil || again.Count != 0 || again.Position != last-5 {
-				t.Errorf("skip twice: got %+v, %v; want nothing more", again, err)
+			if again, _ := b.ask(sat, q); again.Count != 0 || again.Position != last-5 {
+				t.Errorf("skip twice: got %+v; want nothing more", again)
 			}
 			b.eventually("the gap's event", func() bool { return len(b.events(cluster.EventGap, sat.ID)) == 1 })
 			if e := b.events(cluster.EventGap, sat.ID)[0]; e.Reason != "operator" || e.Count != 35 || e.First == "" || e.Last == "" {

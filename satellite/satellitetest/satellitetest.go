@@ -20,6 +20,9 @@ import (
 	"time"
 )
 
+// holdPatience is for whoever has got the port of a satellite that goes down.
+const holdPatience = 10 * time.Second
+
 // Keep says how much of every notify call is recorded.
 type Keep uint8
 
@@ -147,6 +150,10 @@ func (s *Satellite) down() {
 	s.listener.Close()
 	s.listener = nil
 	held, err := holdPort(s.addr)
+	// The port is free for a moment, in which somebody's connection may get it.
+	for end := time.Now().Add(holdPatience); err != nil && time.Now().Before(end); held, err = holdPort(s.addr) {
+		time.Sleep(10 * time.Millisecond)
+	}
 	if err != nil {
 		panic(fmt.Sprintf("satellitetest: keep port %s: %v", s.addr, err))
 	}
