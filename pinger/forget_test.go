@@ -57,9 +57,11 @@ func TestASatelliteThatTakesMessagesIsNotForgotten(t *testing.T) {
 	took := registry.TrafficRecord{Partition: id.Partition(), Satellites: []registry.Traffic{
 		{ID: id, Generation: sat.Generation, Received: 1, ReceivedAt: time.Now().Add(time.Hour)},
 	}}
-	if _, err := s.reg.SaveTraffic(t.Context(), took, 0); err != nil {
-		t.Fatal(err)
-	}
+	eventually(t, "it is written that it took a message", func() bool {
+		_, err := s.reg.SaveTraffic(t.Context(), took, 0)
+		stored, _, readErr := s.reg.LoadTraffic(t.Context(), took.Partition)
+		return err == nil || readErr == nil && len(stored.Satellites) == 1
+	})
 	soon := rarely()
 	soon.ForgetAfter = time.Millisecond
 	s.start(soon)

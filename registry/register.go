@@ -267,7 +267,7 @@ func (r *Registry) read(ctx context.Context, id ID) (*Satellite, cluster.Item, e
 
 // freeSeat gives a seat back, also when the caller's time is over.
 func (r *Registry) freeSeat(ctx context.Context, id ID, seat uint64) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), tidyTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), r.tidy)
 	defer cancel()
 	if err := r.cluster.FreeSeat(ctx, seat); err != nil {
 		r.log.Warn("seat is left to the sweeper", "host_id", string(id), "seat", seat, "error", err)

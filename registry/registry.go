@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"time"
 
 	"github.com/hashicorp/go-hclog"
 	"golang.org/x/sync/errgroup"
@@ -19,6 +20,7 @@ type Registry struct {
 	cluster *cluster.Cluster
 	log     hclog.Logger
 	noSweep bool
+	tidy    time.Duration // for giving a seat back
 	sats    *cluster.Bucket
 	stats   *cluster.Bucket
 
@@ -33,6 +35,7 @@ func New(c *cluster.Cluster, log hclog.Logger) *Registry {
 	r := &Registry{
 		cluster: c,
 		log:     log,
+		tidy:    tidyTimeout,
 		sats:    c.Bucket(cluster.BucketSatellites),
 		stats:   c.Bucket(cluster.BucketStats),
 		view:    newView(),
