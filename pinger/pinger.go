@@ -128,8 +128,8 @@ func (p *Pinger) signal() {
 	}
 }
 
-// onHint pings a satellite that registered at once. One that is not known yet
-// is pinged when its registration arrives.
+// onHint pings a satellite that registered at once. Where the registration is
+// not known yet, it is pinged when that arrives.
 func (p *Pinger) onHint(n int, h cluster.Hint) {
 	if h.Kind != cluster.HintRegistered || n < 0 || n >= cluster.Partitions {
 		return
@@ -137,7 +137,7 @@ func (p *Pinger) onHint(n int, h cluster.Hint) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if part := p.parts[n]; part != nil {
-		if t := part.targets[registry.ID(h.Satellite)]; t != nil {
+		if t := part.targets[registry.ID(h.Satellite)]; t != nil && t.sat.Revision >= h.Revision {
 			p.pingNow(t, time.Now())
 		}
 	}

@@ -158,3 +158,21 @@ func TestGatewaysOfAddressTranslationAreKnown(t *testing.T) {
 		}
 	}
 }
+
+func TestAHintThatOvertakesItsRegistrationPingsNobody(t *testing.T) {
+	t.Parallel()
+	later := time.Now().Add(time.Hour)
+	id := registry.ID("127.0.0.1:80")
+	for revision, want := range map[uint64]bool{0: true, 6: true, 7: true, 8: false} { // 0: of an older frontend
+		p := &Pinger{wake: make(chan struct{}, 1)}
+		pt := &part{ctx: t.Context()}
+		x := &target{part: pt, place: -1, sat: &registry.Satellite{ID: id, Revision: 7}}
+		pt.targets = map[registry.ID]*target{id: x}
+		p.parts[id.Partition()] = pt
+		p.plan(x, later)
+		p.onHint(id.Partition(), cluster.Hint{Kind: cluster.HintRegistered, Satellite: string(id), Revision: revision})
+		if got := x.at.Before(later); got != want {
+			t.Errorf("hint of revision %d, the one known is 7: got pinged %v, want %v", revision, got, want)
+		}
+	}
+}
