@@ -16,11 +16,16 @@ type Config struct {
 	Concurrency int           // pings under way at the same time; half of them at most for satellites that fail
 	ForgetAfter time.Duration // a satellite that was unreachable for so long is deregistered; 0: never
 	TLS         *tls.Config   // for satellites that register https; nil: the system's roots
+
+	pingedLately time.Duration // a registration and its hint, within it, ask for one ping
 }
 
 // DefaultConfig fits 100,000 satellites.
 func DefaultConfig() Config {
-	return Config{Interval: time.Minute, Timeout: 5 * time.Second, Concurrency: 256, ForgetAfter: 7 * 24 * time.Hour}
+	return Config{
+		Interval: time.Minute, Timeout: 5 * time.Second, Concurrency: 256, ForgetAfter: 7 * 24 * time.Hour,
+		pingedLately: time.Second,
+	}
 }
 
 // Validate reports every fault at once, each by its flag's name.

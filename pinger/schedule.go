@@ -14,7 +14,6 @@ const (
 	firstBackoff = time.Second
 	longestWait  = 500 * time.Millisecond // the member wants to see progress
 	leaseRetry   = 100 * time.Millisecond // until the lease is looked at again
-	pingedLately = time.Second            // a registration and its hint ask for one ping
 )
 
 // target is a satellite that this pinger pings. No goroutine belongs to it: it
@@ -104,7 +103,7 @@ func (p *Pinger) plan(t *target, at time.Time) {
 
 // pingNow pings a target at once, unless that is being done or was just done.
 func (p *Pinger) pingNow(t *target, now time.Time) {
-	if t.pinging || t.gone || now.Sub(t.began) < pingedLately {
+	if t.pinging || t.gone || now.Sub(t.began) < p.cfg.pingedLately {
 		return
 	}
 	p.plan(t, now)
