@@ -250,7 +250,7 @@ func (s *saver) last(ctx context.Context, r registry.TrafficRecord, revision uin
 		}
 	}
 	if err != nil {
-		s.w.log.Warn("writing the last figures failed, the next owner counts from the log", "partition", r.Partition, "error", err)
+		s.w.log.Info("writing the last figures failed, the next owner counts from the log", "partition", r.Partition, "error", err)
 	}
 }
 
