@@ -40,7 +40,7 @@ func TestDiskFull(t *testing.T) {
 
 	f.start()
 	f.flows(200)
-	for _, node := range []string{"nats-1", "nats-2", "nats-3"} {
+	for _, node := range nodes {
 		s.fill(node)
 	}
 	before := len(f.failures())
@@ -57,7 +57,7 @@ func TestDiskFull(t *testing.T) {
 		t.Errorf("a full disk: got %v, want a fault that says why", few(unclear))
 	}
 	t.Logf("with all disks full: %v", few(why))
-	for _, node := range []string{"nats-1", "nats-2", "nats-3"} {
+	for _, node := range nodes {
 		s.free(node)
 	}
 	s.healthy()
@@ -72,7 +72,7 @@ func (s *stack) smallVolumes() {
 	dir := s.t.TempDir()
 	var text strings.Builder
 	text.WriteString("version: \"3.8\"\nvolumes:\n")
-	for _, node := range []string{"nats-1", "nats-2", "nats-3"} {
+	for _, node := range nodes {
 		file := filepath.Join(dir, imagePrefix+node+".img")
 		s.run("truncate", "-s", fmt.Sprint(volumeBytes), file)
 		s.run("mkfs.ext4", "-q", "-m", "0", file)

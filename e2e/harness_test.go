@@ -156,10 +156,13 @@ func (s *stack) up() {
 	s.healthy()
 }
 
+// healthy waits until every container is, and the broker has a leader of each of its
+// streams: an election goes on for some seconds after the log's, and a step that
+// begins meanwhile is two faults at once.
 func (s *stack) healthy() {
 	s.t.Helper()
 	s.eventually("all containers are healthy", func() bool {
-		for _, service := range []string{"nats-1", "nats-2", "nats-3", "frontend", "delivery", "pinger", "haproxy"} {
+		for _, service := range append([]string{"frontend", "delivery", "pinger", "haproxy"}, nodes...) {
 			ids := s.containers(service)
 			for _, id := range ids {
 				if strings.TrimSpace(s.run("docker", "inspect", "-f", "{{.State.Health.Status}}", id)) != "healthy" {
@@ -168,6 +171,22 @@ func (s *stack) healthy() {
 			}
 			if len(ids) == 0 {
 				return false
+			}
+		}
+		return true
+	})
+	s.eventually("every stream has a leader", func() bool {
+		for _, node := range nodes {
+			for _, id := range s.containers(node) {
+				leaders := streamLeaders(s.address(id))
+				if len(leaders) == 0 {
+					return false
+				}
+				for _, leader := range leaders {
+					if leader == "" {
+						return false
+					}
+				}
 			}
 		}
 		return true
@@ -202,9 +221,9 @@ func (s *stack) leader() string {
 	s.t.Helper()
 	leader := ""
 	s.eventually("the log has a leader", func() bool {
-		for _, node := range []string{"nats-1", "nats-2", "nats-3"} {
+		for _, node := range nodes {
 			for _, id := range s.containers(node) {
-				if leader = leaderSeenBy(s.address(id)); leader != "" {
+				if leader = streamLeaders(s.address(id))["RELAY"]; leader != "" {
 					return true
 				}
 			}
@@ -214,13 +233,18 @@ func (s *stack) leader() string {
 	return leader
 }
 
+// nodes are the services of the NATS nodes.
+var nodes = []string{"nats-1", "nats-2", "nats-3"}
+
 // direct asks containers, which no proxy of this machine's reaches.
 var direct = &http.Client{Timeout: 2 * time.Second, Transport: &http.Transport{Proxy: nil, DisableKeepAlives: true}}
 
-func leaderSeenBy(address string) string {
+// streamLeaders are the streams of a NATS node and who leads each, "" where it knows of
+// nobody; none if it does not answer.
+func streamLeaders(address string) map[string]string {
 	resp, err := direct.Get("http://" + address + ":8222/jsz?accounts=true&streams=true")
 	if err != nil {
-		return ""
+		return nil
 	}
 	defer resp.Body.Close()
 	var answer struct {
@@ -232,16 +256,15 @@ func leaderSeenBy(address string) string {
 		} `json:"account_details"`
 	}
 	if json.NewDecoder(resp.Body).Decode(&answer) != nil {
-		return ""
+		return nil
 	}
+	leaders := make(map[string]string)
 	for _, account := range answer.Accounts {
 		for _, stream := range account.Streams {
-			if stream.Name == "RELAY" {
-				return stream.Cluster.Leader
-			}
+			leaders[stream.Name] = stream.Cluster.Leader
 		}
 	}
-	return ""
+	return leaders
 }
 
 func (s *stack) eventually(what string, ok func() bool) {
