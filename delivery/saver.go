@@ -244,8 +244,7 @@ func (s *saver) last(ctx context.Context, r registry.TrafficRecord, revision uin
 	_, err := s.w.stats.SaveTraffic(ctx, r, revision)
 	if errors.Is(err, cluster.ErrWrongRevision) {
 		// Those that were on their way when the partition was released came first.
-		stored, now, readErr := s.w.stats.LoadTraffic(ctx, r.Partition)
-		if readErr == nil && stored.Epoch <= r.Epoch {
+		if now, ok := s.replaceable(ctx, r); ok {
 			_, err = s.w.stats.SaveTraffic(ctx, r, now)
 		}
 	}
@@ -257,8 +256,7 @@ func (s *saver) last(ctx context.Context, r registry.TrafficRecord, revision uin
 // retry finds out what stands in the way: an outcome that was unknown leaves
 // our own record with a later revision. Another's record stays.
 func (s *saver) retry(ctx context.Context, r registry.TrafficRecord) {
-	stored, revision, err := s.w.stats.LoadTraffic(ctx, r.Partition)
-	if err == nil && stored.Epoch <= r.Epoch {
+	if revision, ok := s.replaceable(ctx, r); ok {
 		s.setRevision(r.Partition, r.Epoch, revision)
 	}
 	lp := s.w.loopOf(r.Partition)
@@ -267,4 +265,11 @@ func (s *saver) retry(ctx context.Context, r registry.TrafficRecord) {
 			p.changed = true
 		}
 	})
+}
+
+// replaceable reads back the revision of the record that r may take the place of;
+// not ok: none was read, or it is a later ownership's.
+func (s *saver) replaceable(ctx context.Context, r registry.TrafficRecord) (revision uint64, ok bool) {
+	stored, revision, err := s.w.stats.LoadTraffic(ctx, r.Partition)
+	return revision, err == nil && stored.Epoch <= r.Epoch
 }
