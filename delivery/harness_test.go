@@ -1,7 +1,6 @@
 package delivery
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"net/netip"
@@ -76,20 +75,11 @@ func (b *bed) worker() (w *Worker, stop func()) {
 
 // logger counts lapses beside what clustertest's does.
 func (b *bed) logger() hclog.Logger {
-	return hclog.New(&hclog.LoggerOptions{Level: hclog.Warn, Output: lapseLog{b}, DisableTime: true})
-}
-
-type lapseLog struct{ b *bed }
-
-func (l lapseLog) Write(line []byte) (int, error) {
-	for _, lapse := range []string{"lease lapsed", "writing down released partitions failed"} {
-		if bytes.Contains(line, []byte(lapse)) {
-			l.b.lapses.Add(1)
+	return clustertest.WatchedLogger(b.t, func(line string) {
+		if strings.Contains(line, "lease lapsed") || strings.Contains(line, "writing down released partitions failed") {
+			b.lapses.Add(1)
 		}
-	}
-	defer func() { _ = recover() }() // a goroutine that logs after its test has ended is no reason to fail another
-	l.b.t.Log(string(bytes.TrimSpace(line)))
-	return len(line), nil
+	})
 }
 
 func (b *bed) register(s *satellitetest.Satellite, pass string) *registry.Satellite {

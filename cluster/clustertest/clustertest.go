@@ -59,14 +59,22 @@ func ConnectWith(t testing.TB, s *cluster.Server, l cluster.Layout) *cluster.Clu
 }
 
 // Logger writes warnings and errors to the test's log.
-func Logger(t testing.TB) hclog.Logger {
-	return hclog.New(&hclog.LoggerOptions{Level: hclog.Warn, Output: testWriter{t}, DisableTime: true})
+func Logger(t testing.TB) hclog.Logger { return WatchedLogger(t, func(string) {}) }
+
+// WatchedLogger is Logger, and shows each line to see, from whatever goroutine logs it.
+func WatchedLogger(t testing.TB, see func(line string)) hclog.Logger {
+	return hclog.New(&hclog.LoggerOptions{Level: hclog.Warn, Output: testWriter{t, see}, DisableTime: true})
 }
 
-type testWriter struct{ t testing.TB }
+type testWriter struct {
+	t   testing.TB
+	see func(line string)
+}
 
 func (w testWriter) Write(b []byte) (int, error) {
 	defer func() { _ = recover() }() // a goroutine that logs after its test has ended is no reason to fail another
-	w.t.Log(string(b[:max(len(b)-1, 0)]))
+	line := string(b[:max(len(b)-1, 0)])
+	w.see(line)
+	w.t.Log(line)
 	return len(b), nil
 }
