@@ -397,7 +397,7 @@ func TestSatellitesAreFoundSortedAndPaged(t *testing.T) {
 		records[p].Satellites = append(records[p].Satellites, registry.Traffic{ID: id, Generation: sat.Generation, Position: records[p].ReadTo - uint64(i), State: state})
 	}
 	for _, rec := range records {
-		saveTraffic(t, r.reg, rec)
+		saved(t, rec.Partition, r.reg.LoadTraffic, r.reg.SaveTraffic, *rec)
 	}
 	c := r.from("10.0.0.1")
 	for query, want := range map[string][]string{

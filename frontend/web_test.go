@@ -338,8 +338,8 @@ func TestServeForLooking(t *testing.T) {
 		pings[p].Satellites = append(pings[p].Satellites, ping)
 	}
 	for p := range records {
-		saveTraffic(t, r.reg, records[p])
-		savePing(t, r.reg, pings[p])
+		saved(t, p, r.reg.LoadTraffic, r.reg.SaveTraffic, *records[p])
+		saved(t, p, r.reg.LoadPing, r.reg.SavePing, *pings[p])
 	}
 	t.Logf("look at http://%s/", r.addr)
 	if path := os.Getenv("CO2_LOOK_ADDR"); path != "" {
